@@ -1,0 +1,1 @@
+"""Train, tune and evaluate cross-attention video recognisers at scale on Ray."""

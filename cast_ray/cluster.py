@@ -1,0 +1,90 @@
+"""How a program joins a Ray cluster, and whether the cluster is large enough."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import ray
+from rich.console import Console
+
+from cast_ray.config import RunConfig
+from cast_ray.errors import UserError
+
+__all__ = ["call_task", "check_room", "connect", "get"]
+
+Result = TypeVar("Result")
+
+# Set before Ray starts, so that every process of the cluster or job inherits them.
+_ENVIRONMENT = {
+    "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # fills the dashboard's Train page
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # a report waits for the controller's next look
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",  # our own lines say more, and bars are noise in a job's log
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the coming default; says so in the log of every task otherwise
+}
+
+
+def connect(*, worker_logs: bool = False) -> bool:
+    """Join the cluster that RAY_ADDRESS names (as in a submitted job), or start one on this machine.
+
+    Args:
+        worker_logs: print what the workers print, beside the run's own progress lines.
+
+    Returns:
+        Whether the cluster was started here, and so is all there will ever be.
+    """
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    local = "RAY_ADDRESS" not in os.environ
+    if not ray.is_initialized():
+        ray.init(log_to_driver=worker_logs, logging_level=logging.INFO if worker_logs else logging.ERROR)
+    logging.getLogger("ray.train").setLevel(logging.INFO if worker_logs else logging.WARNING)
+    logging.getLogger("ray.data").setLevel(logging.INFO if worker_logs else logging.WARNING)
+    return local
+
+
+def call_task(function: Callable[..., Result], *arguments: Any) -> Result:
+    """Run `function` as a Ray task and wait for it; a `UserError` in it, or in a task below it, is raised as such.
+
+    What it prints goes to the task's log and not to the terminal.
+    """
+    return get(ray.remote(num_cpus=0)(function).remote(*arguments))
+
+
+def get(reference: ray.ObjectRef) -> Any:
+    """`ray.get`, with a `UserError` from the task raised as such, and without Ray's stack trace around it."""
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayError as error:
+        behind: BaseException | None = error
+        while behind is not None:
+            if isinstance(behind, UserError):
+                raise UserError(str(behind.args[0])) from None
+            behind = getattr(behind, "cause", None) or behind.__cause__
+        raise
+
+
+def check_room(config: RunConfig, *, may_grow: bool, console: Console) -> None:
+    """Compare what the run needs with what the cluster has.
+
+    Raises:
+        UserError: it does not fit and the cluster cannot grow.
+    """
+    scale = config.scale
+    needs = {"CPU": scale.num_workers * scale.cpus_per_worker + config.data.cpus_per_decode}
+    if scale.use_gpu:
+        needs["GPU"] = float(scale.num_workers)
+    has = ray.cluster_resources()
+    short = {name: amount for name, amount in needs.items() if has.get(name, 0) < amount}
+    if not short:
+        return
+    text = ", ".join(f"{amount:g} {name} (it has {has.get(name, 0):g})" for name, amount in short.items())
+    if not may_grow:
+        raise UserError(
+            f"the run needs {text} on this machine; lower --scale.num-workers or --scale.cpus-per-worker, use --small "
+            "to try it on a few CPU cores, or submit it to a cluster with `ray job submit`"
+        )
+    console.print(f"waiting up to {scale.start_timeout_s} s for the cluster to grow: the run needs {text}")

@@ -1,0 +1,309 @@
+"""Which settings a run has: typed, documented, checked when they are built.
+
+A recipe (`cast_ray.recipes`) returns a complete `RunConfig`; the command line changes single fields of it. Every
+contradiction that can be seen without data or a cluster is a `UserError` here, before anything is started.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import dacite
+
+from cast_ray.errors import UserError
+
+__all__ = [
+    "AugmentConfig",
+    "BatchConfig",
+    "DataConfig",
+    "ModelConfig",
+    "OptimConfig",
+    "RunConfig",
+    "ScaleConfig",
+    "TestConfig",
+    "WeightsConfig",
+]
+
+RANDOM = "random"
+"""The value of a weights field that asks for a randomly initialised expert."""
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise UserError(message)
+
+
+def _require_share(name: str, value: float) -> None:
+    _require(0.0 <= value <= 1.0, f"{name} is {value}; give a share between 0 and 1")
+
+
+def _require_positive(name: str, value: float) -> None:
+    _require(value > 0, f"{name} is {value}; give a number above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The network and its input size."""
+
+    name: str = "cast_base_patch16_224"
+    """Name of the model, as timm.create_model knows it."""
+    num_frames: int = 16
+    """Frames per view; the spatial expert sees every second one."""
+    image_size: int = 224
+    """Height and width of a view, in pixels."""
+    drop_path: float = 0.2
+    """Stochastic-depth rate of the last block; it grows linearly with depth."""
+    train_experts: bool = False
+    """Train the experts too, instead of only adapters, exchanges, last norms and heads."""
+
+    def __post_init__(self) -> None:
+        _require_share("model.drop-path", self.drop_path)
+        _require_positive("model.image-size", self.image_size)
+        _require(
+            self.num_frames >= 2 and self.num_frames % 2 == 0,
+            f"model.num-frames is {self.num_frames}; use an even number",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsConfig:
+    """Where the experts come from: a checkpoint file, or 'random' for an untrained expert."""
+
+    spatial: str | None = None
+    """CLIP checkpoint of the spatial expert (.safetensors or a state dict in .pt), or 'random'."""
+    temporal: str | None = None
+    """VideoMAE checkpoint of the temporal expert (.safetensors or .pth), or 'random'."""
+
+    def paths(self) -> dict[str, str]:
+        """The checkpoint files to load, by expert."""
+        given = {"spatial": self.spatial, "temporal": self.temporal}
+        return {expert: path for expert, path in given.items() if path not in (None, RANDOM)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """How clips are sampled and read."""
+
+    sampling: Literal["uniform", "dense"] = "uniform"
+    """uniform: one random frame in each of equal segments; dense: a window of frames at a fixed stride."""
+    stride: int = 4
+    """Distance of sampled frames in dense sampling, in frames."""
+    max_unreadable: float = 0.01
+    """Share of an epoch's clips that may be unreadable before the run stops."""
+    clips_per_task: int = 32
+    """Clips that one decode task handles, at least one micro batch."""
+    cpus_per_decode: float = 1.0
+    """CPU cores that Ray sets aside for one decode task."""
+
+    def __post_init__(self) -> None:
+        _require_share("data.max-unreadable", self.max_unreadable)
+        _require_positive("data.stride", self.stride)
+        _require_positive("data.clips-per-task", self.clips_per_task)
+        _require_positive("data.cpus-per-decode", self.cpus_per_decode)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """Random changes of training clips."""
+
+    crop_area: tuple[float, float] = (0.08, 1.0)
+    """Smallest and largest share of the frame's area that the random crop covers."""
+    crop_ratio: tuple[float, float] = (0.75, 4 / 3)
+    """Smallest and largest width / height of the random crop before resizing."""
+    flip: float = 0.5
+    """Probability of a horizontal flip. Keep 0 where left and right are part of the label."""
+    rand_augment: str | None = "rand-m7-n4-mstd0.5-inc1"
+    """RandAugment in timm's notation, one draw per clip; None switches it off."""
+    mixup_alpha: float = 0.8
+    """Both parameters of the Beta distribution that mixup draws from; 0 switches it off."""
+    mixup_probability: float = 0.9
+    """Probability that a micro batch is mixed."""
+
+    def __post_init__(self) -> None:
+        low, high = self.crop_area
+        _require(0 < low <= high <= 1, f"augment.crop-area is {low} {high}; give 0 < smallest <= largest <= 1")
+        low, high = self.crop_ratio
+        _require(0 < low <= high, f"augment.crop-ratio is {low} {high}; give 0 < smallest <= largest")
+        _require_share("augment.flip", self.flip)
+        _require_share("augment.mixup-probability", self.mixup_probability)
+        _require(self.mixup_alpha >= 0, f"augment.mixup-alpha is {self.mixup_alpha}; give 0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchConfig:
+    """How many clips make one optimiser update."""
+
+    global_batch: int = 384
+    """Clips per update: micro batch x accumulation x workers."""
+    micro_batch: int = 6
+    """Clips per worker and forward pass."""
+
+    def __post_init__(self) -> None:
+        _require_positive("batch.global-batch", self.global_batch)
+        _require_positive("batch.micro-batch", self.micro_batch)
+
+    def accumulation(self, num_workers: int) -> int:
+        """Forward passes per update of each worker; `UserError` unless the batches divide evenly."""
+        per_pass = self.micro_batch * num_workers
+        if self.global_batch % per_pass:
+            lower = self.global_batch // per_pass * per_pass
+            near = " or ".join(str(size) for size in (lower, lower + per_pass) if size)
+            raise UserError(
+                f"batch.global-batch {self.global_batch} does not divide by batch.micro-batch {self.micro_batch} x "
+                f"{num_workers} workers = {per_pass}; use --batch.global-batch {near}, or another micro batch"
+            )
+        return self.global_batch // per_pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """AdamW, its schedule and its regularisation."""
+
+    epochs: int = 50
+    """Passes over the training split."""
+    base_lr: float = 1e-3
+    """Learning rate for 256 clips per update; the peak is base_lr x global batch / 256."""
+    min_lr: float = 1e-6
+    """Last learning rate for 256 clips per update, scaled in the same way."""
+    warmup_epochs: float = 5.0
+    """Epochs of linear warm-up from 0."""
+    layer_decay: float = 0.75
+    """Factor on the learning rate per block, counted from the last block down; 1 switches it off."""
+    weight_decay: float = 0.05
+    """Decoupled weight decay of matrices; biases, norms and positions have none."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay rates of AdamW's two moments."""
+    label_smoothing: float = 0.1
+    """Share of the target spread evenly over all classes."""
+    clip_grad: float = 0.0
+    """Largest L2 norm of the gradient; 0 switches clipping off."""
+
+    def __post_init__(self) -> None:
+        _require_positive("optim.epochs", self.epochs)
+        _require_positive("optim.base-lr", self.base_lr)
+        _require(
+            0 <= self.min_lr <= self.base_lr, f"optim.min-lr {self.min_lr} is not between 0 and base-lr {self.base_lr}"
+        )
+        _require(
+            0 <= self.warmup_epochs <= self.epochs,
+            f"optim.warmup-epochs {self.warmup_epochs} is more than optim.epochs {self.epochs}; lower it",
+        )
+        _require(0 < self.layer_decay <= 1, f"optim.layer-decay is {self.layer_decay}; give 0 < decay <= 1")
+        _require_share("optim.label-smoothing", self.label_smoothing)
+        _require(self.weight_decay >= 0, f"optim.weight-decay is {self.weight_decay}; give 0 or more")
+        _require(self.clip_grad >= 0, f"optim.clip-grad is {self.clip_grad}; give 0 or more")
+
+    def peak_lr(self, global_batch: int) -> float:
+        return self.base_lr * global_batch / 256
+
+    def last_lr(self, global_batch: int) -> float:
+        return self.min_lr * global_batch / 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScaleConfig:
+    """How many workers run, on what."""
+
+    num_workers: int = 16
+    """Training processes; one per GPU."""
+    use_gpu: bool = True
+    """Train on GPUs; False means CPU cores."""
+    cpus_per_worker: float = 4.0
+    """CPU cores that Ray sets aside for one training worker; leave the others to the decoders."""
+    precision: Literal["bf16", "float32"] = "bf16"
+    """Number format of the forward and backward pass. Master weights are float32 in any case."""
+    zero_stage: Literal[0, 1, 2] = 1
+    """DeepSpeed ZeRO stage: 1 shards the optimiser state over the workers, 2 the gradients too."""
+    max_failures: int = 3
+    """Times that lost workers are replaced and the run goes on from its latest checkpoint."""
+    start_timeout_s: int = 900
+    """Seconds to wait for the cluster to provide the workers."""
+
+    def __post_init__(self) -> None:
+        _require_positive("scale.num-workers", self.num_workers)
+        _require_positive("scale.cpus-per-worker", self.cpus_per_worker)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestConfig:
+    """Multi-view evaluation after training."""
+
+    __test__ = False  # pytest: not a test class
+
+    temporal_views: int = 2
+    """Views along time."""
+    spatial_crops: Literal[1, 3] = 3
+    """Views along the longer side of the frame: the centre, or left / centre / right."""
+    num_workers: int = 16
+    """Model replicas that predict in parallel."""
+    clips_per_batch: int = 4
+    """Clips, with all their views, per forward pass."""
+
+    def __post_init__(self) -> None:
+        _require_positive("test.temporal-views", self.temporal_views)
+        _require_positive("test.num-workers", self.num_workers)
+        _require_positive("test.clips-per-batch", self.clips_per_batch)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that determines a training run, apart from the dataset itself."""
+
+    name: str | None = None
+    """Name of the run; the same name in the same storage continues it. None makes a new one from the time."""
+    storage: str = "~/cast_ray_runs"
+    """Folder or URI (s3://, gs://) for shards, checkpoints and reports; all nodes must reach it."""
+    seed: int = 0
+    """Seed of initialisation, order and augmentation."""
+    log_every: int = 10
+    """Optimiser updates between two progress lines."""
+    validate_every: int = 1
+    """Epochs between two validations; a checkpoint is written after each."""
+    keep_checkpoints: int = 3
+    """Checkpoints to keep: the best ones by validation, and the last."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    weights: WeightsConfig = field(default_factory=WeightsConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    scale: ScaleConfig = field(default_factory=ScaleConfig)
+    test: TestConfig = field(default_factory=TestConfig)
+
+    def __post_init__(self) -> None:
+        self.batch.accumulation(self.scale.num_workers)
+        _require_positive("log-every", self.log_every)
+        _require_positive("validate-every", self.validate_every)
+        _require_positive("keep-checkpoints", self.keep_checkpoints)
+        if self.name is not None:
+            _require(
+                bool(self.name) and "/" not in self.name and not self.name.startswith("."),
+                f"name is '{self.name}'; use a plain folder name",
+            )
+
+    def check_experts(self) -> None:
+        """Raise `UserError` if frozen experts would stay untrained without the user having asked for it."""
+        for expert, source in (("spatial", self.weights.spatial), ("temporal", self.weights.temporal)):
+            _require(
+                source is not None or self.model.train_experts,
+                f"weights.{expert} is not given and the experts are frozen: an untrained expert would stay untrained. "
+                f"Give --weights.{expert} FILE, or train it (--model.train-experts), or say "
+                f"--weights.{expert} random for a test of the machinery",
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values only, as they are stored beside every checkpoint."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> RunConfig:
+        """What `to_dict` returned, as a configuration again."""
+        try:
+            return dacite.from_dict(cls, values, dacite.Config(cast=[tuple], strict=True))
+        except dacite.DaciteError as error:
+            raise UserError(
+                f"the stored configuration does not fit this version: {error}; use the run's version"
+            ) from error

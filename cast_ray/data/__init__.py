@@ -1,0 +1,1 @@
+"""From annotation files and videos to batches of uint8 frames."""

@@ -1,0 +1,104 @@
+"""Which clip comes when: a pure function of seed, epoch, step and position.
+
+One epoch is a permutation of the clips, cut into global batches; a global batch is cut into micro batches of
+consecutive clips. Micro batch m of a step goes to rank m % world_size as its accumulation m // world_size. The cut
+does not know the world size, so runs with other numbers of workers see the same micro batches in the same order as
+long as the global batch and the micro batch keep their sizes.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cast_ray.data.randomness import rng_for
+
+__all__ = ["PADDING", "EpochPlan", "MicroBatch", "Position"]
+
+PADDING = -1
+"""Stands for "no clip" in the last global batch of an epoch, so that all ranks have equally many batches."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Position:
+    """The next optimiser step of a run: `step` counts within `epoch`; both start at 0."""
+
+    epoch: int = 0
+    step: int = 0
+
+
+class MicroBatch(NamedTuple):
+    """One micro batch with its place in the epoch."""
+
+    step: int
+    accumulation: int
+    rank: int
+    clips: NDArray[np.int64]
+    """Clip indices, [micro_batch]; PADDING where there is no clip."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochPlan:
+    """The order of all epochs of a run."""
+
+    num_clips: int
+    seed: int
+    micro_batch: int
+    """Clips per worker and pass."""
+    accumulation: int
+    """Micro batches per worker and step."""
+    world_size: int
+    """Training workers."""
+    shuffle: bool = True
+    """False: clips in their own order in every epoch, as for validation."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_clips", "micro_batch", "accumulation", "world_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, must be at least 1")
+
+    @property
+    def global_batch(self) -> int:
+        """Clips per step over all workers."""
+        return self.micro_batch * self.accumulation * self.world_size
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser updates per epoch; the last one may hold padding."""
+        return -(-self.num_clips // self.global_batch)
+
+    def clips(self, epoch: int, step: int, rank: int) -> NDArray[np.int64]:
+        """Clip indices of one worker in one step, [accumulation, micro_batch]; PADDING where there is no clip."""
+        if not 0 <= rank < self.world_size:
+            raise ValueError(f"rank is {rank}, must be in [0, {self.world_size})")
+        return self._step(epoch, step)[:, rank]
+
+    def micro_batches(self, epoch: int, start_step: int = 0) -> Iterator[MicroBatch]:
+        """All micro batches from `start_step` to the end of the epoch, in the sequence in which they are streamed."""
+        for step in range(start_step, self.steps_per_epoch):
+            batches = self._step(epoch, step)
+            for accumulation in range(self.accumulation):
+                for rank in range(self.world_size):
+                    yield MicroBatch(step, accumulation, rank, batches[accumulation, rank])
+
+    def _step(self, epoch: int, step: int) -> NDArray[np.int64]:
+        """Clip indices of one global batch, [accumulation, world_size, micro_batch]."""
+        if not 0 <= step < self.steps_per_epoch:
+            raise ValueError(f"step is {step}, must be in [0, {self.steps_per_epoch})")
+        order = _permutation(self.num_clips, self.seed, epoch) if self.shuffle else np.arange(self.num_clips)
+        batch = np.full(self.global_batch, PADDING, dtype=np.int64)
+        present = order[step * self.global_batch : (step + 1) * self.global_batch]
+        batch[: len(present)] = present
+        return batch.reshape(self.accumulation, self.world_size, self.micro_batch)
+
+
+@functools.lru_cache(maxsize=4)
+def _permutation(num_clips: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    order = rng_for(seed, epoch, "all", "order").permutation(num_clips)
+    order.setflags(write=False)  # the cache hands out the array itself
+    return order

@@ -1,0 +1,6 @@
+"""The embedded dataset: rendered, encoded, labelled video files."""
+
+from cast_ray.data.synthetic.classes import NOUNS, SOUNDS, VERBS
+from cast_ray.data.synthetic.dataset import Layout, SyntheticDataset, write_dataset
+
+__all__ = ["NOUNS", "SOUNDS", "VERBS", "Layout", "SyntheticDataset", "write_dataset"]

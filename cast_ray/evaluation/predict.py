@@ -1,0 +1,139 @@
+"""How a checkpoint becomes predictions: every clip decoded once for all its views, by a pool of model workers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+import ray.data
+import ray.train
+from ray.data import ActorPoolStrategy
+
+from cast_ray.config import RunConfig
+from cast_ray.data.loader import ClipLoader, TestViews, frame_sampling
+from cast_ray.data.pipeline import check_unreadable
+from cast_ray.data.shards import ShardedDataset
+from cast_ray.errors import UserError
+from cast_ray.evaluation.predictions import Predictions
+from cast_ray.training.checkpoint import fetch_state, load_weights, read_state
+
+__all__ = ["Evaluation", "predict"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Predictions for every readable clip of a split, and the clips that could not be read with the reason."""
+
+    predictions: Predictions
+    unreadable: tuple[tuple[str, str], ...]
+
+
+class _Model:
+    """One replica of the network; turns blocks of clips into blocks of probabilities."""
+
+    def __init__(self, config: RunConfig, checkpoint: ray.train.Checkpoint) -> None:
+        import torch
+
+        from cast_ray.training.build import build_network
+
+        self._device = torch.device("cuda" if config.scale.use_gpu else "cpu")
+        self._dtype = torch.bfloat16 if config.scale.precision == "bf16" else torch.float32
+        if not config.scale.use_gpu:
+            torch.set_num_threads(max(1, int(config.scale.cpus_per_worker)))
+        with checkpoint.as_directory() as folder:
+            state = read_state(Path(folder))
+            network, frozen = build_network(config.model, config.weights, state.label_map, seed=config.seed)
+            load_weights(Path(folder), network, frozen=frozen)
+        self._network = network.to(self._device, self._dtype).eval()
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
+        """`frames` uint8 [B, V, T, S, S, 3] in; per label field `probabilities_<field>` [B, C], the mean over views."""
+        import torch
+
+        from cast_ray.data.augment import normalise
+
+        frames = torch.from_numpy(batch.pop("frames").copy()).to(self._device)
+        clips, views = frames.shape[:2]
+        with torch.inference_mode():
+            logits = self._network(normalise(frames.flatten(0, 1), self._dtype))
+        for field, scores in logits.items():
+            probabilities = scores.float().softmax(-1).unflatten(0, (clips, views)).mean(1)
+            batch[f"probabilities_{field}"] = probabilities.cpu().numpy()
+        return batch
+
+
+def predict(checkpoint: ray.train.Checkpoint, dataset: ShardedDataset, split: str, config: RunConfig) -> Evaluation:
+    """Predictions of a checkpoint for a whole split, each clip exactly once.
+
+    Args:
+        checkpoint: as written in training.
+        dataset: the data; its label map must be the checkpoint's.
+        split: name of the split.
+        config: `model` and `weights` as in training; `test`, `scale` and `data` say how to evaluate.
+
+    Raises:
+        UserError: the checkpoint belongs to another label map, or too many clips cannot be read.
+    """
+    state = fetch_state(checkpoint)
+    if state.label_map.fingerprint != dataset.label_map.fingerprint:
+        raise UserError(
+            f"the checkpoint {checkpoint.path} was trained with label map {state.label_map.fingerprint}, the data has "
+            f"{dataset.label_map.fingerprint}; evaluate it on data with its own classes"
+        )
+    rows = dataset.split(split)
+    columns = _collect(_predicted(checkpoint, dataset, rows, config))
+    valid = columns["valid"].astype(bool)
+    broken = tuple(zip(columns["clip_id"][~valid].tolist(), columns["reason"][~valid].tolist(), strict=True))
+    check_unreadable(len(broken), rows.num_rows, config.data.max_unreadable, split)
+    counted = sorted(columns["clip_id"].tolist())
+    if counted != sorted(rows["clip_id"].to_pylist()):
+        raise RuntimeError(f"{len(counted)} clips were predicted, the split has {rows.num_rows}; this is a defect")
+    order = np.argsort(columns["clip_id"][valid].astype(str))
+    predictions = Predictions(
+        clip_ids=tuple(columns["clip_id"][valid][order].tolist()),
+        labels=columns["labels"][valid][order],
+        probabilities={field: columns[f"probabilities_{field}"][valid][order] for field in dataset.label_map.fields},
+        num_views=np.full(valid.sum(), config.test.temporal_views * config.test.spatial_crops),
+        label_map=dataset.label_map,
+        checkpoint=state.fingerprint,
+    )
+    return Evaluation(predictions=predictions, unreadable=broken)
+
+
+def _predicted(
+    checkpoint: ray.train.Checkpoint, dataset: ShardedDataset, rows: pa.Table, config: RunConfig
+) -> ray.data.Dataset:
+    """The Ray Data graph: index rows -> all views of each clip -> probabilities."""
+    test, scale = config.test, config.scale
+    loader = ClipLoader(
+        root=dataset.uri,
+        view=TestViews(
+            sampling=frame_sampling(config), temporal_views=test.temporal_views, spatial_crops=test.spatial_crops
+        ),
+        columns=(),
+    )
+    blocks = max(1, rows.num_rows // max(test.clips_per_batch, config.data.clips_per_task))
+    clips = (
+        ray.data.from_arrow(rows)
+        .repartition(blocks)
+        .map_batches(
+            loader, batch_size=test.clips_per_batch, batch_format="pyarrow", num_cpus=config.data.cpus_per_decode
+        )
+    )
+    return clips.map_batches(
+        _Model,
+        fn_constructor_args=(config, checkpoint),
+        batch_size=test.clips_per_batch,
+        compute=ActorPoolStrategy(size=test.num_workers),
+        num_gpus=1 if scale.use_gpu else 0,
+        num_cpus=0 if scale.use_gpu else scale.cpus_per_worker,
+    )
+
+
+def _collect(predicted: ray.data.Dataset) -> dict[str, np.ndarray]:
+    batches = list(predicted.iter_batches(batch_size=None, batch_format="numpy"))
+    return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}

@@ -1,0 +1,1 @@
+"""The networks: single-device PyTorch that knows nothing of Ray, DeepSpeed or files."""

@@ -1,0 +1,1 @@
+"""Stacks of transformer blocks, each over its own kind of token."""

@@ -1,0 +1,1 @@
+"""Complete configurations of runs, one file per dataset."""

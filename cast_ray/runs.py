@@ -1,0 +1,136 @@
+"""What a whole run is: prepare the data, train, evaluate the best checkpoint, write the report."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tempfile
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.fs as pafs
+import ray.train
+from rich.console import Console
+from rich.table import Table
+
+from cast_ray.cluster import call_task, check_room
+from cast_ray.config import RunConfig
+from cast_ray.data.manifest import TRAIN, VALIDATION, Manifest
+from cast_ray.data.prepare import prepare
+from cast_ray.data.shards import ShardedDataset, read_media
+from cast_ray.evaluation.metrics import Metrics, evaluate
+from cast_ray.evaluation.predict import Evaluation, predict
+from cast_ray.evaluation.predictions import write_predictions
+from cast_ray.evaluation.report import RunRecord, Video, choose_examples, write_report
+from cast_ray.training.checkpoint import read_history
+from cast_ray.training.loop import train_augment
+from cast_ray.training.trainer import TrainedRun, train
+
+__all__ = ["FinishedRun", "run"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishedRun:
+    """A run's results and where they are."""
+
+    name: str
+    metrics: Metrics
+    report: str
+    """Path or URI of the HTML report."""
+    checkpoint: str
+    """Path or URI of the best checkpoint."""
+
+
+def run(config: RunConfig, manifest: Manifest, *, console: Console, may_grow: bool) -> FinishedRun:
+    """Do everything between the annotations and the report; needs a Ray cluster (`cast_ray.cluster.connect`).
+
+    Args:
+        config: of the run; a missing name is made from model and time.
+        manifest: the clips.
+        console: where progress goes.
+        may_grow: whether missing resources are worth waiting for.
+
+    Raises:
+        UserError: bad input, found before training wherever possible.
+    """
+    started = time.monotonic()
+    config = complete(config)
+    config.check_experts()
+    train_augment(config)
+    for split in (TRAIN, VALIDATION):
+        manifest.split(split)
+    check_room(config, may_grow=may_grow, console=console)
+    dataset = prepare(manifest, config.storage, console)
+    console.print(f"train: run '{config.name}', {config.optim.epochs} epochs, {config.scale.num_workers} workers")
+    trained = train(config, dataset, console)
+    views = config.test.temporal_views * config.test.spatial_crops
+    console.print(f"evaluate: best checkpoint, {views} views of every validation clip")
+    evaluation = call_task(predict, trained.best, dataset, VALIDATION, config)
+    metrics = evaluate(evaluation.predictions)
+    report = _write_results(config, dataset, trained, evaluation, metrics, seconds=time.monotonic() - started)
+    show(metrics, evaluation, console)
+    finished = FinishedRun(name=str(config.name), metrics=metrics, report=report, checkpoint=trained.best.path)
+    console.print(f"checkpoint: {finished.checkpoint}\nreport: {finished.report}", soft_wrap=True)
+    return finished
+
+
+def complete(config: RunConfig) -> RunConfig:
+    """The configuration with a name, and with storage that does not depend on the working folder."""
+    storage = config.storage if "://" in config.storage else str(Path(config.storage).expanduser().absolute())
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    return dataclasses.replace(config, storage=storage, name=config.name or f"{config.model.name}-{stamp}")
+
+
+def show(metrics: Metrics, evaluation: Evaluation, console: Console) -> None:
+    """Print the headline figures."""
+    table = Table(title=f"top-1 on {len(evaluation.predictions.clip_ids)} validation clips")
+    table.add_column("field")
+    table.add_column("top-1", justify="right")
+    for name, value in metrics.summary().items():
+        if name.endswith("_top1"):
+            table.add_row(name.removesuffix("_top1"), f"{value:.1%}")
+    console.print(table)
+    for clip_id, reason in evaluation.unreadable:
+        console.print(f"  [yellow]unreadable[/]  clip {clip_id}: {reason}")
+
+
+def _write_results(
+    config: RunConfig,
+    dataset: ShardedDataset,
+    trained: TrainedRun,
+    evaluation: Evaluation,
+    metrics: Metrics,
+    *,
+    seconds: float,
+) -> str:
+    """Predictions, metrics and report, written locally and copied into the run's folder; returns the report's place."""
+    with trained.last.as_directory() as folder:
+        history = read_history(Path(folder))
+    unreadable = {row["clip_id"]: row["reason"] for row in history if row["kind"] == "unreadable"}
+    record = RunRecord(
+        name=str(config.name),
+        config=config.to_dict(),
+        history=history,
+        predictions=evaluation.predictions,
+        videos=_videos(dataset, choose_examples(evaluation.predictions)),
+        quarantined=sorted((unreadable | dict(evaluation.unreadable)).items()),
+        seconds=seconds,
+    )
+    filesystem, target = ray.train.Checkpoint(trained.folder).filesystem, trained.folder
+    with tempfile.TemporaryDirectory() as name:
+        local = Path(name)
+        write_predictions(local / "predictions.parquet", evaluation.predictions)
+        (local / "metrics.json").write_text(json.dumps(metrics.summary(), indent=2))
+        write_report(record, local / "report.html")
+        pafs.copy_files(str(local), target, destination_filesystem=filesystem)
+    return f"{trained.folder}/report.html"
+
+
+def _videos(dataset: ShardedDataset, clip_ids: tuple[str, ...]) -> dict[str, Video]:
+    rows = dataset.index.filter(pc.is_in(dataset.index["clip_id"], pc.SetLookupOptions(pa.array(clip_ids))))
+    media = read_media(dataset.uri, rows["shard"].to_pylist(), rows["row"].to_pylist())
+    return {clip_id: Video(data=data) for clip_id, data in zip(rows["clip_id"].to_pylist(), media, strict=True)}

@@ -1,0 +1,1 @@
+"""One training run: a Ray Train worker loop around a DeepSpeed engine."""

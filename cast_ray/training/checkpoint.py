@@ -1,0 +1,181 @@
+"""What a checkpoint holds, and how it is read back: only what trains, and what tells whether it fits.
+
+A checkpoint is a folder::
+
+    weights.safetensors     the trainable tensors, float32
+    optimizer.safetensors   AdamW's two moments and its step count
+    history.jsonl           what was logged up to here
+    state.json              position, configuration, label map, fingerprints; written last
+
+The frozen weights are not in it: they come from the expert checkpoints that the configuration names, and their
+fingerprint is compared. Nothing here is a pickle, so that a checkpoint from elsewhere cannot run code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from cast_ray.data.order import Position
+from cast_ray.errors import UserError
+from cast_ray.labels import LabelMap
+
+if TYPE_CHECKING:
+    import ray.train
+
+__all__ = [
+    "CheckpointState",
+    "fetch_state",
+    "load_optimizer",
+    "load_weights",
+    "read_history",
+    "read_state",
+    "write_checkpoint",
+]
+
+FORMAT_VERSION = 1
+WEIGHTS_FILE, OPTIMIZER_FILE = "weights.safetensors", "optimizer.safetensors"
+HISTORY_FILE, STATE_FILE = "history.jsonl", "state.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointState:
+    """Everything about a checkpoint except its tensors."""
+
+    position: Position
+    """The next step of the run."""
+    config: dict[str, Any]
+    """`RunConfig.to_dict()` of the run."""
+    label_map: LabelMap
+    dataset: str
+    """Fingerprint of the dataset."""
+    frozen: str
+    """Fingerprint of the frozen weights."""
+    validation: dict[str, float]
+    """Metrics of the validation split at this point."""
+    fingerprint: str = ""
+    """First 16 hex digits of the SHA-256 of the trained tensors; known once they are written."""
+
+
+def write_checkpoint(
+    folder: Path,
+    state: CheckpointState,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    history: list[dict[str, Any]],
+) -> None:
+    """Write a complete checkpoint into an empty folder; `tensors` as `DeepSpeedStrategy.state` returns them."""
+    save_file(dict(tensors["weights"]), folder / WEIGHTS_FILE)
+    optimizer = {
+        f"{kind}.{name}": t for kind, named in tensors.items() if kind != "weights" for name, t in named.items()
+    }
+    save_file(optimizer, folder / OPTIMIZER_FILE)
+    (folder / HISTORY_FILE).write_text("".join(json.dumps(row) + "\n" for row in history))
+    head = {
+        "format_version": FORMAT_VERSION,
+        "position": {"epoch": state.position.epoch, "step": state.position.step},
+        "config": state.config,
+        "label_map": state.label_map.to_json(),
+        "label_map_fingerprint": state.label_map.fingerprint,
+        "dataset": state.dataset,
+        "frozen": state.frozen,
+        "validation": state.validation,
+        "fingerprint": hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest()[:16],
+    }
+    (folder / STATE_FILE).write_text(json.dumps(head, indent=2))
+
+
+def read_state(folder: Path) -> CheckpointState:
+    """The state of a checkpoint in a local folder.
+
+    Raises:
+        UserError: no checkpoint there, or one of another format version.
+    """
+    path = folder / STATE_FILE
+    if not path.is_file():
+        raise UserError(f"{folder} is not a checkpoint: it has no {STATE_FILE}; give the folder of one checkpoint")
+    return _parse_state(path.read_bytes(), str(folder))
+
+
+def fetch_state(checkpoint: ray.train.Checkpoint) -> CheckpointState:
+    """The state of a checkpoint anywhere, without its tensors."""
+    with checkpoint.filesystem.open_input_stream(f"{checkpoint.path}/{STATE_FILE}") as source:
+        return _parse_state(source.read(), checkpoint.path)
+
+
+def _parse_state(text: bytes, where: str) -> CheckpointState:
+    try:
+        head = json.loads(text)
+        version = head["format_version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{where}/{STATE_FILE} is damaged: {error!r}; use another checkpoint") from error
+    if version != FORMAT_VERSION:
+        raise UserError(
+            f"{where} has checkpoint format {version}, this program reads {FORMAT_VERSION}; use that version"
+        )
+    return CheckpointState(
+        position=Position(**head["position"]),
+        config=head["config"],
+        label_map=LabelMap.from_json(head["label_map"]),
+        dataset=head["dataset"],
+        frozen=head["frozen"],
+        validation=head["validation"],
+        fingerprint=head["fingerprint"],
+    )
+
+
+def load_weights(folder: Path, network: nn.Module, *, frozen: str) -> None:
+    """Put the trained tensors of a checkpoint into `network`, whose frozen weights have the fingerprint `frozen`.
+
+    Raises:
+        UserError: the checkpoint belongs to another model, or to other frozen weights.
+    """
+    expected = read_state(folder).frozen
+    weights = _load(folder / WEIGHTS_FILE)
+    wanted = {name: p for name, p in network.named_parameters() if p.requires_grad}
+    missing, unexpected = sorted(wanted.keys() - weights.keys()), sorted(weights.keys() - wanted.keys())
+    shapes = [
+        f"{name} {tuple(weights[name].shape)} instead of {tuple(wanted[name].shape)}"
+        for name in sorted(wanted.keys() & weights.keys())
+        if weights[name].shape != wanted[name].shape
+    ]
+    if missing or unexpected or shapes:
+        raise UserError(
+            f"the checkpoint {folder} belongs to another model: {len(missing)} names missing {missing[:3]}, "
+            f"{len(unexpected)} unexpected {unexpected[:3]}, {len(shapes)} of other shape {shapes[:3]}; "
+            "build the model from the checkpoint's own configuration (state.json)"
+        )
+    if frozen != expected:
+        raise UserError(
+            f"the frozen experts have fingerprint {frozen}, the checkpoint {folder} was trained on {expected}; "
+            "give the same expert weights as in training (--weights.spatial, --weights.temporal)"
+        )
+    network.load_state_dict(weights, strict=False)
+
+
+def load_optimizer(folder: Path) -> dict[str, dict[str, Tensor]]:
+    """The tensors that `DeepSpeedStrategy.load_state` takes."""
+    state: dict[str, dict[str, Tensor]] = {"weights": _load(folder / WEIGHTS_FILE)}
+    for key, tensor in _load(folder / OPTIMIZER_FILE).items():
+        kind, name = key.split(".", 1)
+        state.setdefault(kind, {})[name] = tensor
+    return state
+
+
+def read_history(folder: Path) -> list[dict[str, Any]]:
+    """The rows logged up to a checkpoint."""
+    return [json.loads(line) for line in (folder / HISTORY_FILE).read_text().splitlines()]
+
+
+def _load(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"cannot read {path}: {error}; the checkpoint is damaged, use another one") from error

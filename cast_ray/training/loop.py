@@ -1,0 +1,314 @@
+"""What one training worker does: epochs of steps, validation, checkpoints.
+
+The loop keeps no random state. Everything random is keyed by seed, epoch and place in the order, so that a resumed run
+draws what the undisturbed one would have drawn.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import ray.train
+import torch
+import torch.distributed as dist
+from ray.actor import ActorHandle
+from torch import Tensor
+
+from cast_ray.config import RunConfig
+from cast_ray.data.augment import RandAugmentSpec, TrainAugment, normalise
+from cast_ray.data.mixup import mix
+from cast_ray.data.order import PADDING, EpochPlan, Position
+from cast_ray.data.pipeline import check_unreadable, iterate_split, unreadable_clips
+from cast_ray.data.randomness import rng_for
+from cast_ray.errors import UserError
+from cast_ray.labels import LabelMap
+from cast_ray.training.build import build_network
+from cast_ray.training.checkpoint import (
+    CheckpointState,
+    load_optimizer,
+    load_weights,
+    read_history,
+    read_state,
+    write_checkpoint,
+)
+from cast_ray.training.losses import soft_cross_entropy
+from cast_ray.training.meter import Interval, Meter
+from cast_ray.training.metrics import ValidationCounts, score
+from cast_ray.training.schedule import learning_rates
+
+if TYPE_CHECKING:
+    from cast_ray.training.progress import Row
+    from cast_ray.training.strategy import DeepSpeedStrategy
+
+__all__ = ["SCORE", "TRAIN_SHARD", "VALIDATION_SHARD", "WorkerJob", "train_worker"]
+
+TRAIN_SHARD, VALIDATION_SHARD = "train", "validation"
+"""Names under which the worker finds its shards of the two splits."""
+
+SCORE = "score"
+"""Name of the reported metric by which checkpoints are ranked."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerJob:
+    """What the driver hands to every worker."""
+
+    config: RunConfig
+    label_map: LabelMap
+    dataset: str
+    """Fingerprint of the dataset."""
+    train_plan: EpochPlan
+    validation_plan: EpochPlan
+    board: ActorHandle
+    """Where rows of the history go; see `cast_ray.training.progress`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Worker:
+    """The fixed parts of one worker."""
+
+    job: WorkerJob
+    rank: int
+    strategy: DeepSpeedStrategy
+    frozen: str
+    augment: TrainAugment
+    learning_rates: np.ndarray
+    history: list[Row]
+
+
+def train_worker(params: dict[str, Any]) -> dict[str, Any]:
+    """Entry point for Ray Train: `params["job"]` is a `WorkerJob`.
+
+    Returns:
+        {} or {"user_error": text}. A user's mistake is returned and not raised: all workers find it at the same
+        point, and a raised one would be retried and shown with a stack trace.
+    """
+    try:
+        _train(params["job"])
+    except UserError as error:
+        return {"user_error": str(error)}
+    return {}
+
+
+def _train(job: WorkerJob) -> None:
+    worker, start = _set_up(job)
+    try:
+        for epoch in range(start.epoch, job.config.optim.epochs):
+            _train_epoch(worker, epoch, start.step if epoch == start.epoch else 0)
+            done = epoch + 1
+            if done % job.config.validate_every == 0 or done == job.config.optim.epochs:
+                _validate_and_save(worker, epochs_done=done)
+    finally:
+        worker.strategy.close()
+
+
+def _set_up(job: WorkerJob) -> tuple[_Worker, Position]:
+    # DeepSpeed and timm take seconds to import; the controller, which unpickles this function, needs neither.
+    from cast_ray.models.groups import parameter_groups
+    from cast_ray.training.strategy import DeepSpeedStrategy, deepspeed_config
+
+    config = job.config
+    if not config.scale.use_gpu:
+        torch.set_num_threads(max(1, int(config.scale.cpus_per_worker)))
+    network, frozen = build_network(config.model, config.weights, job.label_map, seed=config.seed)
+    checkpoint = ray.train.get_checkpoint()
+    start, history, moments = Position(), [], None
+    if checkpoint is not None:
+        with checkpoint.as_directory() as folder:
+            state = read_state(Path(folder))
+            _check_same_data(state, job)
+            load_weights(Path(folder), network, frozen=frozen)
+            start, history, moments = state.position, read_history(Path(folder)), load_optimizer(Path(folder))
+    strategy = DeepSpeedStrategy(
+        network,
+        parameter_groups(network, weight_decay=config.optim.weight_decay, layer_decay=config.optim.layer_decay),
+        betas=config.optim.betas,
+        config=deepspeed_config(
+            precision=config.scale.precision,
+            zero_stage=config.scale.zero_stage,
+            micro_batch=config.batch.micro_batch,
+            accumulation=job.train_plan.accumulation,
+            clip_grad=config.optim.clip_grad,
+        ),
+    )
+    if moments is not None:
+        strategy.load_state(moments)
+    worker = _Worker(
+        job=job,
+        rank=dist.get_rank(),
+        strategy=strategy,
+        frozen=frozen,
+        augment=train_augment(config),
+        learning_rates=_schedule(job),
+        history=history,
+    )
+    return worker, start
+
+
+def _check_same_data(state: CheckpointState, job: WorkerJob) -> None:
+    if state.label_map.fingerprint != job.label_map.fingerprint:
+        raise UserError(
+            f"the run '{job.config.name}' was started with label map {state.label_map.fingerprint}, this data has "
+            f"{job.label_map.fingerprint}; give the data it was started with, or another --name"
+        )
+    if state.dataset != job.dataset:
+        raise UserError(
+            f"the run '{job.config.name}' was started on dataset {state.dataset}, this is {job.dataset}; "
+            "give the data it was started with, or another --name"
+        )
+
+
+def train_augment(config: RunConfig) -> TrainAugment:
+    """The augmentation that a configuration describes; a malformed RandAugment text is a `UserError`."""
+    text = config.augment.rand_augment
+    return TrainAugment(
+        seed=config.seed,
+        randaugment=None if text is None else RandAugmentSpec.parse(text),
+        flip_probability=config.augment.flip,
+    )
+
+
+def _schedule(job: WorkerJob) -> np.ndarray:
+    optim, batch = job.config.optim, job.config.batch
+    steps_per_epoch = job.train_plan.steps_per_epoch
+    return learning_rates(
+        steps=optim.epochs * steps_per_epoch,
+        warmup_steps=round(optim.warmup_epochs * steps_per_epoch),
+        peak=optim.peak_lr(batch.global_batch),
+        final=optim.last_lr(batch.global_batch),
+    )
+
+
+def _train_epoch(worker: _Worker, epoch: int, first_step: int) -> None:
+    job, plan, meter = worker.job, worker.job.train_plan, Meter(worker.strategy.device)
+    shard = ray.train.get_dataset_shard(TRAIN_SHARD)
+    batches = iterate_split(shard, plan=plan, epoch=epoch, rank=worker.rank, first_step=first_step)
+    found: dict[str, str] = {}
+    unreadable = 0
+    for batch in meter.timed(batches):
+        step = int(batch["step"][0])
+        done = epoch * plan.steps_per_epoch + step + 1
+        loss = _loss(worker, batch, epoch)
+        worker.strategy.step(loss, float(worker.learning_rates[done - 1]))
+        newly_found = unreadable_clips(batch)
+        found |= newly_found
+        meter.add(loss, clips=int((batch["clip"] != PADDING).sum()), unreadable=len(newly_found))
+        if batch["accumulation"][0] < plan.accumulation - 1:
+            continue
+        if done % job.config.log_every == 0 or step == plan.steps_per_epoch - 1:
+            interval = meter.reduce()
+            unreadable += interval.unreadable
+            _log_step(worker, interval, done)
+            check_unreadable(unreadable, plan.num_clips, job.config.data.max_unreadable, TRAIN_SHARD)
+    _log_unreadable(worker, found, epoch)
+
+
+def _loss(worker: _Worker, batch: dict[str, np.ndarray], epoch: int) -> Tensor:
+    """The loss of one micro batch, with everything random about it keyed by its place in the order."""
+    config, plan = worker.job.config, worker.job.train_plan
+    place = int(batch["accumulation"][0]) * plan.world_size + worker.rank
+    rng = rng_for(config.seed, epoch, f"step {batch['step'][0]} micro batch {place}", "batch")
+    frames, labels, valid = _to_device(worker, batch)
+    clips = worker.augment(frames, batch["clip_id"].tolist(), epoch)
+    clips, targets = mix(
+        clips,
+        labels,
+        valid,
+        num_classes=worker.job.label_map.num_classes,
+        alpha=config.augment.mixup_alpha,
+        probability=config.augment.mixup_probability,
+        smoothing=config.optim.label_smoothing,
+        rng=rng,
+    )
+    torch.manual_seed(int(rng.integers(2**62)))  # drop path is the only thing that draws from torch
+    return soft_cross_entropy(worker.strategy.forward(clips), targets, valid)
+
+
+def _to_device(worker: _Worker, batch: dict[str, np.ndarray]) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+    """Frames uint8 [B, T, H, W, 3], labels per field [B], valid [B]."""
+    device = worker.strategy.device
+    # Ray hands out read-only views of shared memory, which torch must not be given to write to.
+    frames = torch.from_numpy(np.ascontiguousarray(batch["frames"]).copy()).to(device, non_blocking=True)
+    columns = torch.from_numpy(batch["labels"].astype(np.int64)).to(device)
+    labels = {field: columns[:, i] for i, field in enumerate(worker.job.label_map.fields)}
+    return frames, labels, torch.from_numpy(batch["valid"].astype(bool)).to(device)
+
+
+def _log_step(worker: _Worker, interval: Interval, done: int) -> None:
+    """Rank 0 keeps and posts one row about the steps since the last one; `done` counts updates of the run."""
+    if worker.rank:
+        return
+    rates, plan = worker.learning_rates, worker.job.train_plan
+    previous = next((row["step"] for row in reversed(worker.history) if row["kind"] == "step"), 0)
+    _post(
+        worker,
+        {
+            "kind": "step",
+            "step": done,
+            "epoch": done / plan.steps_per_epoch,
+            "loss": interval.loss,
+            "learning_rate": float(rates[done - 1]),
+            "clips_per_s": interval.clips_per_s,
+            "data_wait": interval.data_wait,
+            "grad_norm": worker.strategy.grad_norm,
+            "seconds_left": interval.seconds / max(done - previous, 1) * (len(rates) - done),
+        },
+    )
+
+
+def _log_unreadable(worker: _Worker, found: dict[str, str], epoch: int) -> None:
+    """Rank 0 keeps and posts every worker's unreadable clips of an epoch. A collective."""
+    gathered: list[dict[str, str] | None] = [None] * worker.job.train_plan.world_size
+    dist.all_gather_object(gathered, found)
+    if worker.rank:
+        return
+    for clips in gathered:
+        for clip_id, reason in sorted((clips or {}).items()):
+            _post(worker, {"kind": "unreadable", "epoch": epoch, "clip_id": clip_id, "reason": reason})
+
+
+def _post(worker: _Worker, row: Row) -> None:
+    worker.history.append(row)
+    worker.job.board.post.remote(row)
+
+
+def _validate_and_save(worker: _Worker, *, epochs_done: int) -> None:
+    job, plan = worker.job, worker.job.train_plan
+    validation = _validate(worker)
+    if worker.rank == 0:
+        step = epochs_done * plan.steps_per_epoch
+        _post(worker, {"kind": "epoch", "epoch": epochs_done, "step": step, "validation": validation})
+    tensors = worker.strategy.state()
+    metrics = {"epoch": epochs_done, SCORE: score(validation), **validation}
+    if worker.rank:
+        ray.train.report(metrics)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        state = CheckpointState(
+            position=Position(epoch=epochs_done, step=0),
+            config=job.config.to_dict(),
+            label_map=job.label_map,
+            dataset=job.dataset,
+            frozen=worker.frozen,
+            validation=validation,
+        )
+        write_checkpoint(Path(folder), state, tensors, worker.history)
+        ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+
+
+@torch.no_grad()
+def _validate(worker: _Worker) -> dict[str, float]:
+    """Metrics of the whole validation split, one central view of each clip. A collective."""
+    job, strategy = worker.job, worker.strategy
+    counts = ValidationCounts(job.label_map.fields, strategy.device)
+    strategy.engine.eval()
+    shard = ray.train.get_dataset_shard(VALIDATION_SHARD)
+    for batch in iterate_split(shard, plan=job.validation_plan, epoch=None, rank=worker.rank):
+        frames, labels, valid = _to_device(worker, batch)
+        counts.add(strategy.forward(normalise(frames, strategy.dtype)), labels, valid)
+    strategy.engine.train()
+    return counts.reduce()

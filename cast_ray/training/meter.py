@@ -1,0 +1,91 @@
+"""What is measured between two progress lines: loss, clips per second, share of time spent waiting for data."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from cast_ray.errors import UserError
+
+__all__ = ["Interval", "Meter"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """Figures of one interval over all workers."""
+
+    loss: float
+    clips_per_s: float
+    data_wait: float
+    """Share of the workers' time spent waiting for data, 0 to 1."""
+    unreadable: int
+    """Clips that could not be read."""
+    seconds: float
+
+
+class Meter:
+    """Sums of one worker since the last `reduce`."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._loss: Tensor
+        self._batches: int
+        self._clips: int
+        self._unreadable: int
+        self._reset()
+
+    def timed(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """The same batches, with the time spent waiting for each measured."""
+        while True:
+            before = time.perf_counter()
+            batch = next(batches, None)
+            self._waited += time.perf_counter() - before
+            if batch is None:
+                return
+            yield batch
+
+    def add(self, loss: Tensor, *, clips: int, unreadable: int) -> None:
+        """Count one micro batch. The loss stays on the device: reading it here would stall a GPU."""
+        self._loss = self._loss + loss.detach().double()
+        self._batches += 1
+        self._clips += clips
+        self._unreadable += unreadable
+
+    def reduce(self) -> Interval:
+        """Add up over all workers and start anew. A collective: every worker calls it.
+
+        Raises:
+            UserError: the loss is not finite; all workers find this together.
+        """
+        seconds = time.perf_counter() - self._started
+        counts = [self._batches, self._clips, self._unreadable, self._waited, seconds, 1.0]
+        sums = torch.cat([self._loss.reshape(1), torch.tensor(counts, dtype=torch.float64, device=self._device)])
+        if dist.is_initialized():
+            dist.all_reduce(sums)
+        loss, batches, clips, unreadable, waited, total_seconds, workers = sums.tolist()
+        self._reset()
+        if not math.isfinite(loss):
+            raise UserError(
+                "the loss is not finite any more; lower --optim.base-lr, lengthen --optim.warmup-epochs, or clip the "
+                "gradient (--optim.clip-grad 1)"
+            )
+        return Interval(
+            loss=loss / max(batches, 1),
+            clips_per_s=clips * workers / total_seconds,
+            data_wait=waited / total_seconds,
+            unreadable=round(unreadable),
+            seconds=total_seconds / workers,
+        )
+
+    def _reset(self) -> None:
+        self._started = time.perf_counter()
+        self._waited = 0.0
+        self._loss = torch.zeros((), dtype=torch.float64, device=self._device)
+        self._batches = self._clips = self._unreadable = 0

@@ -1,0 +1,209 @@
+import io
+import re
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from cast_ray.data import decode
+from cast_ray.data.decode import UnreadableVideo, frame_window, open_video
+
+CLIPS = Path(__file__).parents[1] / "clips"
+SHAPES = {
+    "arm_wrestling_k400.mp4": (280, 256, 340, 28.0),
+    "flipping_pancake_k400.mkv": (310, 240, 426, 30.0),
+    "nasa_with_audio.mp4": (390, 270, 480, 30000 / 1001),
+    "rotated_90.mov": (3, 568, 320, 30.0),
+    "unordered_timestamps.mov": (4, 50, 50, 32.0),
+}
+
+
+def read(name):
+    return (CLIPS / name).read_bytes()
+
+
+def pyav_frames(data):
+    """All frames as a player shows them, decoded one after the other."""
+    with av.open(io.BytesIO(data)) as container:
+        frames = container.decode(container.streams.best("video"))
+        return np.stack([np.rot90(f.to_ndarray(format="rgb24"), k=f.rotation // 90) for f in frames])
+
+
+def cut_without_encoding(name, hidden):
+    """A copy of a clip whose first `hidden` frames lie before time zero, as a cut at no key frame leaves them."""
+    target = io.BytesIO()
+    options = {"avoid_negative_ts": "disabled", "use_editlist": "1"}
+    with av.open(str(CLIPS / name)) as source, av.open(target, "w", format="mp4", options=options) as copy:
+        stream = source.streams.video[0]
+        output = copy.add_stream_from_template(stream)
+        shift = round(hidden / (stream.average_rate * stream.time_base))
+        for packet in source.demux(stream):
+            if packet.dts is not None:
+                packet.stream = output
+                packet.pts -= shift
+                packet.dts -= shift
+                copy.mux(packet)
+    return target.getvalue()
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_real_clips_give_the_same_pixels_as_pyav(name):
+    length, height, width, fps = SHAPES[name]
+    data = read(name)
+    video = open_video(data)
+    assert video.num_frames == length
+    assert video.fps == pytest.approx(fps)
+    expected = pyav_frames(data)
+    rng = np.random.default_rng(0)
+    for indices in (
+        np.linspace(0, length - 1, 16).astype(int),
+        rng.integers(0, length, 16),
+        np.array([length - 1]),
+        np.array([0]),
+    ):
+        frames = video.frames(indices)
+        assert frames.shape == (len(indices), height, width, 3)
+        assert frames.dtype == np.uint8
+        # No tolerance: two builds of the same decoder and colour conversion.
+        assert np.array_equal(frames, expected[indices])
+
+
+def test_every_frame_of_a_container_without_frame_count_is_reached():
+    data = read("flipping_pancake_k400.mkv")
+    assert np.array_equal(open_video(data).frames(range(310)), pyav_frames(data))
+
+
+def test_rotation_tag_is_applied():
+    frame = open_video(read("rotated_90.mov")).frames([0])[0]
+    with av.open(str(CLIPS / "rotated_90.mov")) as container:
+        stored = next(container.decode(video=0)).to_ndarray(format="rgb24")
+    assert stored.shape == (320, 568, 3)
+    assert np.array_equal(frame, np.rot90(stored, k=-1))
+
+
+def test_indices_may_repeat_and_come_in_any_order():
+    video = open_video(read("arm_wrestling_k400.mp4"))
+    frames = video.frames([200, 3, 3, 200, 40])
+    assert np.array_equal(frames, video.frames([3, 40, 200])[[2, 0, 0, 2, 1]])
+
+
+@pytest.mark.parametrize("indices", [[-1], [280], []])
+def test_indices_outside_the_video_are_refused(indices):
+    with pytest.raises(IndexError):
+        open_video(read("arm_wrestling_k400.mp4")).frames(indices)
+
+
+@pytest.mark.parametrize("hidden", [5, 130])
+def test_frames_that_the_container_hides_are_not_counted_or_returned(hidden):
+    data = cut_without_encoding("arm_wrestling_k400.mp4", hidden)
+    video = open_video(data)
+    assert video.num_frames == 280 - hidden
+    indices = np.linspace(0, video.num_frames - 1, 8).astype(int)
+    original = pyav_frames(read("arm_wrestling_k400.mp4"))
+    assert np.array_equal(video.frames(indices), original[hidden + indices])
+
+
+def read_sixteen_frames(data):
+    video = open_video(data)
+    return video.frames(np.linspace(0, video.num_frames - 1, 16).astype(int))
+
+
+def damaged_files():
+    mp4, mkv = read("arm_wrestling_k400.mp4"), read("flipping_pancake_k400.mkv")
+    zeros = bytes(100_000)
+    yield "empty", b""
+    yield "random bytes", np.random.default_rng(0).bytes(100_000)
+    yield "web page", b"<html><body>404 not found</body></html>" * 100
+    yield "zeros", zeros
+    for part in (0.1, 0.5, 0.9, 0.99):
+        yield f"truncated to {part}", mp4[: int(len(mp4) * part)]
+    yield "hole in the middle", mp4[:200_000] + zeros + mp4[300_000:]
+    yield "corrupted.mp4", read("corrupted.mp4")
+    yield "half a header", mkv[:64]
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"), list(damaged_files()), ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_damaged_files_are_reported_quickly_and_quietly(kind, data, capfd):
+    start = time.monotonic()
+    with pytest.raises(UnreadableVideo) as error:
+        read_sixteen_frames(data)
+    assert time.monotonic() - start < 20
+    reason = error.value.reason
+    assert 5 < len(reason) <= 160
+    assert "\n" not in reason
+    assert not re.search(r"Errno|Check failed|\.cc:", reason)
+    assert len(capfd.readouterr().err) < 300
+
+
+def test_random_damage_gives_frames_or_a_reason_but_never_hangs():
+    original = np.frombuffer(read("nasa_with_audio.mp4"), dtype=np.uint8)
+    failures = 0
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        data = original.copy()
+        start = int(rng.integers(1000, len(data) - 3000))
+        data[start : start + 2000] = rng.integers(0, 256, 2000)
+        try:
+            video = open_video(data.tobytes(), time_limit_s=20)
+            assert video.frames([0, video.num_frames - 1]).dtype == np.uint8
+        except UnreadableVideo as error:
+            failures += 1
+            assert "did not finish" not in error.reason  # noqa: PT017
+    assert failures > 0
+
+
+def test_a_truncated_stream_without_index_gives_its_intact_part():
+    data = read("flipping_pancake_k400.mkv")
+    video = open_video(data[: len(data) // 2])
+    assert video.num_frames == 150
+    assert np.array_equal(video.frames([0, 100]), open_video(data).frames([0, 100]))
+
+
+def test_sound_without_video_is_named():
+    target = io.BytesIO()
+    with av.open(target, "w", format="mp4") as container:
+        stream = container.add_stream("aac", rate=16000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), dtype=np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 16000
+        for packet in (*stream.encode(frame), *stream.encode(None)):
+            container.mux(packet)
+    with pytest.raises(UnreadableVideo, match="no video stream"):
+        open_video(target.getvalue())
+
+
+def test_decoding_without_end_is_given_up():
+    release = threading.Event()
+    start = time.monotonic()
+    with pytest.raises(UnreadableVideo, match=r"did not finish within 0.2 s"):
+        decode._guarded(release.wait, 0.2)
+    release.set()
+    assert time.monotonic() - start < 10
+
+
+def test_libraries_are_loaded_only_when_a_video_is_opened():
+    code = "import sys, cast_ray.data.decode; print(sorted({'av', 'decord', 'torch'} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_window_in_seconds_becomes_frames():
+    video = open_video(read("arm_wrestling_k400.mp4"))  # 280 frames, 28 per second
+    assert frame_window(video, None, None) == (0, 280)
+    assert frame_window(video, 1.0, 2.5) == (28, 42)
+    assert frame_window(video, None, 1.0) == (0, 28)
+    assert frame_window(video, 9.5, None) == (266, 14)
+    assert frame_window(video, 9.5, 99.0) == (266, 14)
+
+
+@pytest.mark.parametrize(("start", "stop"), [(10.0, 11.0), (3.0, 3.0), (3.0, 2.0)])
+def test_window_without_frames_makes_the_clip_unreadable(start, stop):
+    video = open_video(read("arm_wrestling_k400.mp4"))
+    with pytest.raises(UnreadableVideo, match=r"the video lasts 10.00 s"):
+        frame_window(video, start, stop)
