@@ -131,6 +131,6 @@ def _write_results(
 
 
 def _videos(dataset: ShardedDataset, clip_ids: tuple[str, ...]) -> dict[str, Video]:
-    rows = dataset.index.filter(pc.is_in(dataset.index["clip_id"], pc.SetLookupOptions(pa.array(clip_ids))))
+    rows = dataset.index.filter(pc.is_in(dataset.index["clip_id"], value_set=pa.array(clip_ids)))
     media = read_media(dataset.uri, rows["shard"].to_pylist(), rows["row"].to_pylist())
     return {clip_id: Video(data=data) for clip_id, data in zip(rows["clip_id"].to_pylist(), media, strict=True)}

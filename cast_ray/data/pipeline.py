@@ -1,7 +1,10 @@
 """How clips reach the training workers: the Ray Data graph from an order to batches of uint8 frames.
 
-One execution of the dataset is one epoch. `EpochSource` turns the pure order of `cast_ray.data.order` into read tasks,
-each of which is a run of consecutive micro batches of one rank; `ClipLoader` fetches, decodes, samples and crops them.
+One execution of the dataset is one pass: as many epochs as make a reasonable number of tasks, because starting an
+execution costs seconds and small datasets have short epochs. `PassSource` turns the pure order of
+`cast_ray.data.order` into read tasks, each of which is a run of consecutive micro batches of one rank; `ClipLoader`
+fetches, decodes, samples and crops them.
+
 The tasks of all ranks have equal size and come round robin, so `streaming_split(equal=True)` with `preserve_order`
 hands every rank exactly its own rows. That is how Ray splits today and not a promise of its documentation, therefore
 every row carries its place in the order and `expect_rows` stops the run if a row is not the expected one.
@@ -10,6 +13,7 @@ every row carries its place in the order and `expect_rows` stops the run if a ro
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,21 +30,66 @@ from cast_ray.errors import UserError
 if TYPE_CHECKING:
     from cast_ray.data.loader import ClipLoader
 
-__all__ = ["ORDER_COLUMNS", "check_unreadable", "epoch_dataset", "expect_rows", "iterate_split", "unreadable_clips"]
+__all__ = [
+    "ORDER_COLUMNS",
+    "PassPlan",
+    "check_unreadable",
+    "expect_rows",
+    "iterate_once",
+    "iterate_run",
+    "pass_dataset",
+    "unreadable_clips",
+]
+
+TASKS_PER_PASS = 4096
+"""Read tasks that one execution may have: Ray makes them all before it starts, at about a millisecond each."""
 
 ORDER_COLUMNS = ("epoch", "step", "accumulation", "clip")
 """Columns that give a row's place in the order; `clip` is the index in the split, PADDING where there is none."""
 
 
-class EpochSource(Datasource):
-    """The order of an epoch as read tasks; the epoch is the number of earlier executions plus the start's."""
+@dataclass(frozen=True, kw_only=True)
+class PassPlan:
+    """Which epochs of an order one execution of the dataset covers, and how they are cut into tasks."""
 
-    def __init__(self, index: pa.Table, plan: EpochPlan, start: Callable[[], Position], batches_per_task: int) -> None:
+    order: EpochPlan
+    epochs: int | None
+    """Epochs of the whole run; None: every execution is the same single epoch, as for validation."""
+    clips_per_task: int
+
+    @property
+    def batches_per_task(self) -> int:
+        """Micro batches of one rank that one task decodes."""
+        return max(1, self.clips_per_task // self.order.micro_batch)
+
+    @property
+    def epochs_per_pass(self) -> int:
+        """Epochs that one execution covers."""
+        if self.epochs is None:
+            return 1
+        tasks_per_epoch = -(-self.order.num_clips // (self.batches_per_task * self.order.micro_batch))
+        return max(1, min(self.epochs, TASKS_PER_PASS // tasks_per_epoch))
+
+    def micro_batches(self, start: Position, executions: int) -> Iterator[tuple[int, MicroBatch]]:
+        """Epoch and micro batch, in streaming order, of the pass after `executions` others in a run from `start`."""
+        if self.epochs is None:
+            first, end = 0, 1
+        else:
+            first = start.epoch + executions * self.epochs_per_pass
+            end = min(first + self.epochs_per_pass, self.epochs)
+        for epoch in range(first, end):
+            for batch in self.order.micro_batches(epoch, start.step if epoch == start.epoch else 0):
+                yield epoch, batch
+
+
+class PassSource(Datasource):
+    """The order as read tasks; which pass is told by the number of executions before it."""
+
+    def __init__(self, index: pa.Table, plan: PassPlan, start: Callable[[], Position]) -> None:
         super().__init__()
         self._index = index
         self._plan = plan
         self._start = start()
-        self._batches_per_task = batches_per_task
 
     def get_name(self) -> str:
         return "ClipOrder"
@@ -54,16 +103,14 @@ class EpochSource(Datasource):
         # The counter of executions is private to Ray, but it is the only thing that tells one pass over a split
         # dataset from the next. Without a context Ray only asks how many tasks there will be.
         executions = 0 if data_context is None else data_context._execution_idx
-        epoch = self._start.epoch + executions
-        first_step = self._start.step if executions == 0 else 0
-        return [_read_task(rows) for rows in self._task_rows(epoch, first_step)]
+        return [_read_task(rows) for rows in self._task_rows(executions)]
 
-    def _task_rows(self, epoch: int, first_step: int) -> Iterator[pa.Table]:
+    def _task_rows(self, executions: int) -> Iterator[pa.Table]:
         """The rows of each task: for run after run of micro batches, the run of every rank."""
-        pending: dict[int, list[dict[str, Any]]] = {rank: [] for rank in range(self._plan.world_size)}
-        for step, accumulation, rank, clips in self._plan.micro_batches(epoch, first_step):
+        pending: dict[int, list[dict[str, Any]]] = {rank: [] for rank in range(self._plan.order.world_size)}
+        for epoch, (step, accumulation, rank, clips) in self._plan.micro_batches(self._start, executions):
             pending[rank].append({"epoch": epoch, "step": step, "accumulation": accumulation, "clips": clips})
-            if all(len(batches) == self._batches_per_task for batches in pending.values()):
+            if all(len(batches) == self._plan.batches_per_task for batches in pending.values()):
                 yield from self._flush(pending)
         yield from self._flush(pending)
 
@@ -88,23 +135,21 @@ def _read_task(rows: pa.Table) -> ReadTask:
     return ReadTask(lambda: [rows], metadata)
 
 
-def epoch_dataset(
+def pass_dataset(
     dataset: ShardedDataset,
     split: str,
     *,
-    plan: EpochPlan,
+    plan: PassPlan,
     loader: ClipLoader,
-    clips_per_task: int,
     cpus_per_decode: float,
     start: Callable[[], Position] = Position,
 ) -> Dataset:
-    """The Ray dataset whose every execution is one epoch of `plan`, beginning at `start()` the first time.
+    """The Ray dataset whose executions are the passes of `plan`, beginning at `start()`.
 
-    Rows: `epoch`, `step`, `accumulation`, `clip` (index in the split, -1 for padding), `clip_id`, `labels` [F],
-    `frames` uint8 (as the loader says), `valid`, `reason`.
+    Rows: `epoch`, `step`, `accumulation`, `clip` (index in the split, PADDING where there is none), `clip_id`,
+    `labels` [F], `frames` uint8 (as the loader says), `valid`, `reason`.
     """
-    batches_per_task = max(1, clips_per_task // plan.micro_batch)
-    source = EpochSource(dataset.split(split), plan, start, batches_per_task)
+    source = PassSource(dataset.split(split), plan, start)
     # override_num_blocks=1 only says "do not split the output of a read task": Ray splits blocks further when a
     # source has fewer tasks than blocks were asked for, and a split block would go to the wrong rank.
     rows = ray.data.read_datasource(source, override_num_blocks=1)
@@ -114,45 +159,56 @@ def epoch_dataset(
     return clips
 
 
-def iterate_split(
-    shard: ray.data.DataIterator,
-    *,
-    plan: EpochPlan,
-    epoch: int | None,
-    rank: int,
-    first_step: int = 0,
-    prefetch: int = 2,
+def iterate_run(
+    shard: ray.data.DataIterator, *, plan: PassPlan, rank: int, start: Position, prefetch: int = 2
 ) -> Iterator[dict[str, np.ndarray]]:
-    """One epoch's micro batches of one rank, checked against the plan.
-
-    `epoch` None is for a split that is not shuffled: every pass over it is the same.
+    """The micro batches of one rank from `start` to the end of the run, each checked against the plan.
 
     Raises:
         RuntimeError: Ray delivered other rows than the plan says, or fewer.
     """
-    expected = (batch for batch in plan.micro_batches(epoch or 0, first_step) if batch.rank == rank)
-    batches = shard.iter_batches(batch_size=plan.micro_batch, batch_format="numpy", prefetch_batches=prefetch)
-    for batch in batches:
-        expect_rows(batch, next(expected, None), epoch)
+    if plan.epochs is None:
+        raise ValueError("this plan repeats one epoch; use iterate_once")
+    epochs_left = plan.epochs - start.epoch
+    for executions in range(-(-epochs_left // plan.epochs_per_pass)):
+        yield from _iterate_pass(shard, plan.micro_batches(start, executions), plan.order.micro_batch, rank, prefetch)
+
+
+def iterate_once(shard: ray.data.DataIterator, *, plan: PassPlan, rank: int) -> Iterator[dict[str, np.ndarray]]:
+    """The micro batches of one rank in one execution of a plan without `epochs`."""
+    return _iterate_pass(shard, plan.micro_batches(Position(), 0), plan.order.micro_batch, rank, prefetch=2)
+
+
+def _iterate_pass(
+    shard: ray.data.DataIterator,
+    micro_batches: Iterator[tuple[int, MicroBatch]],
+    size: int,
+    rank: int,
+    prefetch: int,
+) -> Iterator[dict[str, np.ndarray]]:
+    expected = (place for place in micro_batches if place[1].rank == rank)
+    for batch in shard.iter_batches(batch_size=size, batch_format="numpy", prefetch_batches=prefetch):
+        expect_rows(batch, next(expected, None))
         yield batch
     missing = next(expected, None)
     if missing is not None:
-        raise RuntimeError(f"epoch {epoch} ended early for rank {rank}: step {missing.step} did not come")
+        raise RuntimeError(f"the data ended early for rank {rank}: {missing} did not come")
 
 
-def expect_rows(batch: dict[str, np.ndarray], expected: MicroBatch | None, epoch: int | None) -> None:
-    """Raise `RuntimeError` unless `batch` is the micro batch `expected` of `epoch` (None: of any epoch)."""
+def expect_rows(batch: dict[str, np.ndarray], expected: tuple[int, MicroBatch] | None) -> None:
+    """Raise `RuntimeError` unless `batch` is the micro batch `expected` = (epoch, micro batch)."""
     if expected is None:
-        raise RuntimeError(f"epoch {epoch} has more rows than its plan")
+        raise RuntimeError("Ray Data delivered more rows than the plan has")
+    epoch, place = expected
     same = (
-        np.array_equal(batch["clip"], expected.clips)
-        and (epoch is None or (batch["epoch"] == epoch).all())
-        and (batch["step"] == expected.step).all()
-        and (batch["accumulation"] == expected.accumulation).all()
+        np.array_equal(batch["clip"], place.clips)
+        and (batch["epoch"] == epoch).all()
+        and (batch["step"] == place.step).all()
+        and (batch["accumulation"] == place.accumulation).all()
     )
     if not same:
         raise RuntimeError(
-            f"expected epoch {epoch} {expected}, but Ray Data delivered epochs {batch['epoch'].tolist()}, steps "
+            f"expected epoch {epoch}, {place}, but Ray Data delivered epochs {batch['epoch'].tolist()}, steps "
             f"{batch['step'].tolist()}, clips {batch['clip'].tolist()}; this Ray version splits blocks in another way"
         )
 

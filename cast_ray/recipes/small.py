@@ -18,7 +18,7 @@ def small(recipe: RunConfig) -> RunConfig:
     return dataclasses.replace(
         recipe,
         model=ModelConfig(name="cast_tiny", num_frames=8, image_size=32, drop_path=0.0, train_experts=True),
-        data=dataclasses.replace(recipe.data, cpus_per_decode=0.5, clips_per_task=64),
+        data=dataclasses.replace(recipe.data, clips_per_task=64),
         augment=AugmentConfig(
             crop_area=(0.7, 1.0), crop_ratio=(0.9, 1.1), flip=recipe.augment.flip, rand_augment=None, mixup_alpha=0.0
         ),

@@ -6,7 +6,9 @@ draws what the undisturbed one would have drawn.
 
 from __future__ import annotations
 
+import itertools
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,8 +23,8 @@ from torch import Tensor
 from cast_ray.config import RunConfig
 from cast_ray.data.augment import RandAugmentSpec, TrainAugment, normalise
 from cast_ray.data.mixup import mix
-from cast_ray.data.order import PADDING, EpochPlan, Position
-from cast_ray.data.pipeline import check_unreadable, iterate_split, unreadable_clips
+from cast_ray.data.order import PADDING, Position
+from cast_ray.data.pipeline import PassPlan, check_unreadable, iterate_once, iterate_run, unreadable_clips
 from cast_ray.data.randomness import rng_for
 from cast_ray.errors import UserError
 from cast_ray.labels import LabelMap
@@ -61,8 +63,8 @@ class WorkerJob:
     label_map: LabelMap
     dataset: str
     """Fingerprint of the dataset."""
-    train_plan: EpochPlan
-    validation_plan: EpochPlan
+    train_plan: PassPlan
+    validation_plan: PassPlan
     board: ActorHandle
     """Where rows of the history go; see `cast_ray.training.progress`."""
 
@@ -97,8 +99,10 @@ def train_worker(params: dict[str, Any]) -> dict[str, Any]:
 def _train(job: WorkerJob) -> None:
     worker, start = _set_up(job)
     try:
+        shard = ray.train.get_dataset_shard(TRAIN_SHARD)
+        stream = iterate_run(shard, plan=job.train_plan, rank=worker.rank, start=start)
         for epoch in range(start.epoch, job.config.optim.epochs):
-            _train_epoch(worker, epoch, start.step if epoch == start.epoch else 0)
+            _train_epoch(worker, stream, epoch, start.step if epoch == start.epoch else 0)
             done = epoch + 1
             if done % job.config.validate_every == 0 or done == job.config.optim.epochs:
                 _validate_and_save(worker, epochs_done=done)
@@ -131,7 +135,7 @@ def _set_up(job: WorkerJob) -> tuple[_Worker, Position]:
             precision=config.scale.precision,
             zero_stage=config.scale.zero_stage,
             micro_batch=config.batch.micro_batch,
-            accumulation=job.train_plan.accumulation,
+            accumulation=job.train_plan.order.accumulation,
             clip_grad=config.optim.clip_grad,
         ),
     )
@@ -174,7 +178,7 @@ def train_augment(config: RunConfig) -> TrainAugment:
 
 def _schedule(job: WorkerJob) -> np.ndarray:
     optim, batch = job.config.optim, job.config.batch
-    steps_per_epoch = job.train_plan.steps_per_epoch
+    steps_per_epoch = job.train_plan.order.steps_per_epoch
     return learning_rates(
         steps=optim.epochs * steps_per_epoch,
         warmup_steps=round(optim.warmup_epochs * steps_per_epoch),
@@ -183,10 +187,10 @@ def _schedule(job: WorkerJob) -> np.ndarray:
     )
 
 
-def _train_epoch(worker: _Worker, epoch: int, first_step: int) -> None:
-    job, plan, meter = worker.job, worker.job.train_plan, Meter(worker.strategy.device)
-    shard = ray.train.get_dataset_shard(TRAIN_SHARD)
-    batches = iterate_split(shard, plan=plan, epoch=epoch, rank=worker.rank, first_step=first_step)
+def _train_epoch(worker: _Worker, stream: Iterator[dict[str, np.ndarray]], epoch: int, first_step: int) -> None:
+    """Take the rest of an epoch from the stream."""
+    job, plan, meter = worker.job, worker.job.train_plan.order, Meter(worker.strategy.device)
+    batches = itertools.islice(stream, (plan.steps_per_epoch - first_step) * plan.accumulation)
     found: dict[str, str] = {}
     unreadable = 0
     for batch in meter.timed(batches):
@@ -209,7 +213,7 @@ def _train_epoch(worker: _Worker, epoch: int, first_step: int) -> None:
 
 def _loss(worker: _Worker, batch: dict[str, np.ndarray], epoch: int) -> Tensor:
     """The loss of one micro batch, with everything random about it keyed by its place in the order."""
-    config, plan = worker.job.config, worker.job.train_plan
+    config, plan = worker.job.config, worker.job.train_plan.order
     place = int(batch["accumulation"][0]) * plan.world_size + worker.rank
     rng = rng_for(config.seed, epoch, f"step {batch['step'][0]} micro batch {place}", "batch")
     frames, labels, valid = _to_device(worker, batch)
@@ -242,7 +246,7 @@ def _log_step(worker: _Worker, interval: Interval, done: int) -> None:
     """Rank 0 keeps and posts one row about the steps since the last one; `done` counts updates of the run."""
     if worker.rank:
         return
-    rates, plan = worker.learning_rates, worker.job.train_plan
+    rates, plan = worker.learning_rates, worker.job.train_plan.order
     previous = next((row["step"] for row in reversed(worker.history) if row["kind"] == "step"), 0)
     _post(
         worker,
@@ -262,7 +266,7 @@ def _log_step(worker: _Worker, interval: Interval, done: int) -> None:
 
 def _log_unreadable(worker: _Worker, found: dict[str, str], epoch: int) -> None:
     """Rank 0 keeps and posts every worker's unreadable clips of an epoch. A collective."""
-    gathered: list[dict[str, str] | None] = [None] * worker.job.train_plan.world_size
+    gathered: list[dict[str, str] | None] = [None] * worker.job.train_plan.order.world_size
     dist.all_gather_object(gathered, found)
     if worker.rank:
         return
@@ -277,7 +281,7 @@ def _post(worker: _Worker, row: Row) -> None:
 
 
 def _validate_and_save(worker: _Worker, *, epochs_done: int) -> None:
-    job, plan = worker.job, worker.job.train_plan
+    job, plan = worker.job, worker.job.train_plan.order
     validation = _validate(worker)
     if worker.rank == 0:
         step = epochs_done * plan.steps_per_epoch
@@ -307,7 +311,7 @@ def _validate(worker: _Worker) -> dict[str, float]:
     counts = ValidationCounts(job.label_map.fields, strategy.device)
     strategy.engine.eval()
     shard = ray.train.get_dataset_shard(VALIDATION_SHARD)
-    for batch in iterate_split(shard, plan=job.validation_plan, epoch=None, rank=worker.rank):
+    for batch in iterate_once(shard, plan=job.validation_plan, rank=worker.rank):
         frames, labels, valid = _to_device(worker, batch)
         counts.add(strategy.forward(normalise(frames, strategy.dtype)), labels, valid)
     strategy.engine.train()

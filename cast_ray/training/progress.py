@@ -5,6 +5,7 @@ The rows are the run's history (`history.jsonl`), one JSON object each, told apa
 * step: step, epoch, loss, learning_rate, clips_per_s, data_wait (share of time, 0 to 1), grad_norm, seconds_left
 * epoch: epoch, step, validation (metrics by name)
 * unreadable: epoch, clip_id, reason
+* failure: rank, reason; only shown, not kept: a resumed run's history is that of the undisturbed one
 """
 
 from __future__ import annotations
@@ -111,6 +112,10 @@ def describe(row: Row) -> str:
         )
         return (
             f"  epoch {row['epoch']:6d}  [bold]validation[/]  loss {row['validation']['loss']:.3f}  top-1: {accuracies}"
+        )
+    if row["kind"] == "failure":
+        return (
+            f"  [red]worker {row['rank']} failed[/]  {row['reason']}; going on from the latest checkpoint, if allowed"
         )
     return f"  [yellow]unreadable[/]  clip {row['clip_id']}: {row['reason']}"
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import ray.train
+from ray.actor import ActorHandle
 from ray.data import Dataset, ExecutionOptions
 from ray.train.torch import TorchConfig, TorchTrainer
 from rich.console import Console
@@ -18,7 +19,7 @@ from cast_ray.config import RunConfig
 from cast_ray.data.loader import CentreView, ClipLoader, TrainView, frame_sampling
 from cast_ray.data.manifest import TRAIN, VALIDATION
 from cast_ray.data.order import EpochPlan, Position
-from cast_ray.data.pipeline import ORDER_COLUMNS, epoch_dataset
+from cast_ray.data.pipeline import ORDER_COLUMNS, PassPlan, pass_dataset
 from cast_ray.data.shards import ShardedDataset
 from cast_ray.errors import UserError
 from cast_ray.training.checkpoint import fetch_state
@@ -73,6 +74,20 @@ def train(config: RunConfig, dataset: ShardedDataset, console: Console) -> Train
     return TrainedRun(folder=folder, best=best, last=result.checkpoint)
 
 
+class _ShowFailures(ray.train.UserCallback):
+    """Tells the user why workers are replaced; runs in Train's controller."""
+
+    def __init__(self, board: ActorHandle) -> None:
+        self._board = board
+
+    def after_exception(
+        self, run_context: ray.train.TrainRunContext, worker_exceptions: dict[int, Exception], **kwargs: Any
+    ) -> None:
+        rank, error = min(worker_exceptions.items())
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        self._board.post.remote({"kind": "failure", "rank": rank, "reason": lines[-1]})
+
+
 def latest_position(folder: str) -> Position:
     """Where a run's latest checkpoint stands; the beginning if there is none."""
     try:
@@ -82,15 +97,18 @@ def latest_position(folder: str) -> Position:
     return Position() if checkpoint is None else fetch_state(checkpoint).position
 
 
-def _plan(config: RunConfig, dataset: ShardedDataset, split: str) -> EpochPlan:
+def _plan(config: RunConfig, dataset: ShardedDataset, split: str) -> PassPlan:
     scale, training = config.scale, split == TRAIN
-    return EpochPlan(
+    order = EpochPlan(
         num_clips=dataset.split(split).num_rows,
         seed=config.seed,
         micro_batch=config.batch.micro_batch,
         accumulation=config.batch.accumulation(scale.num_workers) if training else 1,
         world_size=scale.num_workers,
         shuffle=training,
+    )
+    return PassPlan(
+        order=order, epochs=config.optim.epochs if training else None, clips_per_task=config.data.clips_per_task
     )
 
 
@@ -116,6 +134,7 @@ def _trainer(config: RunConfig, dataset: ShardedDataset, job: WorkerJob, folder:
             checkpoint_config=ray.train.CheckpointConfig(
                 num_to_keep=config.keep_checkpoints, checkpoint_score_attribute=SCORE, checkpoint_score_order="max"
             ),
+            callbacks=[_ShowFailures(job.board)],
             failure_config=ray.train.FailureConfig(max_failures=scale.max_failures, controller_failure_limit=1),
         ),
     )
@@ -135,9 +154,8 @@ def _datasets(
         VALIDATION: CentreView(sampling=frame_sampling(config)),
     }
     make = functools.partial(
-        epoch_dataset,
+        pass_dataset,
         dataset,
-        clips_per_task=config.data.clips_per_task,
         cpus_per_decode=config.data.cpus_per_decode,
     )
     loaders = {split: ClipLoader(root=dataset.uri, view=view, columns=ORDER_COLUMNS) for split, view in views.items()}

@@ -55,6 +55,7 @@ EK100_COLUMNS = (
     "all_noun_classes",
 )
 SEGMENTS_PER_VIDEO = 50
+SOUNDS_FILE = "sounds.csv"
 # decord 0.6 takes frames of these widths for four-channel images and cannot read them.
 UNREADABLE_SIZES = (24, 48, 72)
 
@@ -67,6 +68,11 @@ class SyntheticDataset:
     """Folder with one mp4 per clip."""
     annotations: Path
     """Folder with the official annotation files, and sounds.csv (clip_id, sound, sound_class)."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything is written: sounds.csv is the last file."""
+        return (self.annotations / SOUNDS_FILE).is_file()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,7 +107,7 @@ def write_dataset(
     Every clip depends on (seed, split, index) alone, the label lists on (seed, split) and the number of clips.
 
     Args:
-        root: folder to write into; it is made if missing and must not hold a dataset yet.
+        root: folder to write into; it is made if missing and must not hold a complete dataset yet.
         layout: "ssv2" labels the verb (as a template), "ek100" verb and noun.
         train_clips: number of clips of the training split.
         validation_clips: number of clips of the validation split.
@@ -113,12 +119,12 @@ def write_dataset(
         progress: called with (clips written, clips in all).
 
     Raises:
-        UserError: a number makes no sense, or `root` already holds files of a dataset.
+        UserError: a number makes no sense, or `root` already holds a dataset.
     """
     _check(layout, train_clips, validation_clips, size, num_frames, frames_per_second, workers)
     root = Path(root)
     dataset = SyntheticDataset(videos=root / "videos", annotations=root / "annotations")
-    if any(path.is_dir() and any(path.iterdir()) for path in (dataset.videos, dataset.annotations)):
+    if dataset.complete:
         raise UserError(f"'{root}' already holds a dataset; give another folder or remove it first")
     dataset.videos.mkdir(parents=True, exist_ok=True)
     dataset.annotations.mkdir(parents=True, exist_ok=True)
@@ -137,10 +143,9 @@ def write_dataset(
         for index, labels in enumerate(_shuffled_labels(seed, split, count))
     ]
     _write_clips(specs, dataset.videos, workers, progress)
-    # Annotations come last: a folder with annotations is complete.
     {"ssv2": _annotate_ssv2, "ek100": _annotate_ek100}[layout](dataset.annotations, specs)
     rows = ((spec.clip_id, SOUNDS[spec.labels.sound], spec.labels.sound) for spec in specs)
-    _write_csv(dataset.annotations / "sounds.csv", ("clip_id", "sound", "sound_class"), rows)
+    _write_csv(dataset.annotations / SOUNDS_FILE, ("clip_id", "sound", "sound_class"), rows)
     return dataset
 
 

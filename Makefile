@@ -1,0 +1,86 @@
+# How to install, run, test and check the project on a bare Linux machine: `make` lists the targets.
+#
+#   make demo DEMO_FLAGS='--optim.epochs 2'      make test TEST_FLAGS='-k sampling -x'
+#   make install PYTHON=/opt/python3.11/bin/python3
+#
+# Nothing outside this folder changes, except that uv keeps its downloads in ~/.cache/uv.
+
+UV_VERSION := 0.13.8
+DEMO_FLAGS ?=
+TEST_FLAGS ?=
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+# Without compiled files, each of the dozen processes of a Ray run compiles torch, pandas and Ray anew: three times slower.
+export UV_COMPILE_BYTECODE := 1
+unexport PYTHONDONTWRITEBYTECODE
+# These would mix another environment into ours.
+export UV_PROJECT_ENVIRONMENT := .venv
+unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME
+
+# Not `uv run`: Ray finds it among the parent processes, and then starts every worker with `uv run` in a copy of this folder.
+RUN := .venv/bin/python
+INSTALLED := .venv/.installed
+
+.PHONY: help install demo test check format verify clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+
+install: $(INSTALLED) ## make the environment .venv from the lock file (the other targets do it by themselves)
+
+demo: $(INSTALLED) ## train CAST on rendered videos on two CPU cores, evaluate it, write a report
+	@$(RUN) jobs/demo.py $(DEMO_FLAGS)
+
+test: $(INSTALLED) ## run all tests, as CI does
+	@$(RUN) -m pytest $(TEST_FLAGS)
+
+check: $(INSTALLED) ## lint, formatting and types: all three, even if one fails
+	@status=0
+	$(RUN) -m ruff check || status=1
+	$(RUN) -m ruff format --check || status=1
+	$(RUN) -m mypy || status=1
+	exit $$status
+
+format: $(INSTALLED) ## repair what ruff can repair
+	@$(RUN) -m ruff check --fix --exit-zero --quiet
+	$(RUN) -m ruff format
+
+verify: $(INSTALLED) ## compare the model with the golden numbers
+	@.venv/bin/cast-ray verify tests/golden/*.json
+
+clean: ## remove the environment and the caches; runs and reports stay
+	@rm -rf .venv .bootstrap .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	find . -type d -name __pycache__ -prune -exec rm -rf {} +
+
+$(INSTALLED): pyproject.toml uv.lock
+	@fail() { echo "error: $$1" >&2; exit 1; }
+	case $$PWD in *\ *) fail "the path '$$PWD' has a space, and Ray cannot start workers there; move this folder";; esac
+
+	for python in $(or $(PYTHON),python3.11 python3 python3.12) ''; do
+	    "$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2> /dev/null && break || true
+	done
+	[ "$$python" ] || fail "$(or $(PYTHON),python3) is not Python 3.11 or 3.12; install one, or name it: make install PYTHON=..."
+
+	# A uv is good if it can read the lock file. Into a folder, pip installs even where Debian protects the system's
+	# packages (PEP 668) and where `python -m venv` lacks ensurepip.
+	for uv in uv .bootstrap/bin/uv ''; do
+	    "$$uv" export --frozen --offline --quiet > /dev/null 2>&1 && break || true
+	done
+	if [ ! "$$uv" ]; then
+	    echo "installing uv $(UV_VERSION) into .bootstrap"
+	    "$$python" -m pip --version > /dev/null 2>&1 || fail "$$python has no pip; install it (Debian: apt install python3-pip)"
+	    PIP_REQUIRE_VIRTUALENV=0 "$$python" -m pip install --quiet --disable-pip-version-check --no-user --upgrade \
+	        --target .bootstrap 'uv==$(UV_VERSION)'
+	    uv=.bootstrap/bin/uv
+	fi
+
+	echo "installing the locked packages into .venv: about X GB, X minutes"
+	[ -t 2 ] && quiet= || quiet=--quiet
+	"$$uv" sync --frozen --python "$$python" --no-python-downloads $$quiet
+	touch $@
+	echo "installed in $$SECONDS s"
