@@ -45,5 +45,5 @@ def _flags(settings: type[Settings], default: Settings) -> list[str]:
 
 def _unknown_flag(unknown: str, flags: list[str]) -> str:
     near = difflib.get_close_matches(unknown, flags, n=3, cutoff=0.5)
-    suggestion = f"; did you mean {' or '.join(near)}?" if near else ";"
+    suggestion = f"; did you mean {' or '.join(near)}?" if near else "."
     return f"unknown flag {unknown}{suggestion} Valid flags: {' '.join(flags)}"

@@ -60,7 +60,7 @@ class ModelConfig:
     """Train the experts too, instead of only adapters, exchanges, last norms and heads."""
 
     def __post_init__(self) -> None:
-        _require_share("model.drop-path", self.drop_path)
+        _require(0 <= self.drop_path < 1, f"model.drop-path is {self.drop_path}; give 0 <= rate < 1")
         _require_positive("model.image-size", self.image_size)
         _require(
             self.num_frames >= 2 and self.num_frames % 2 == 0,
@@ -192,6 +192,9 @@ class OptimConfig:
             f"optim.warmup-epochs {self.warmup_epochs} is more than optim.epochs {self.epochs}; lower it",
         )
         _require(0 < self.layer_decay <= 1, f"optim.layer-decay is {self.layer_decay}; give 0 < decay <= 1")
+        _require(
+            all(0 <= beta < 1 for beta in self.betas), f"optim.betas are {self.betas}; give two numbers in [0, 1)"
+        )
         _require_share("optim.label-smoothing", self.label_smoothing)
         _require(self.weight_decay >= 0, f"optim.weight-decay is {self.weight_decay}; give 0 or more")
         _require(self.clip_grad >= 0, f"optim.clip-grad is {self.clip_grad}; give 0 or more")

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.fs as pafs
 import ray.train
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from cast_ray.cluster import call_task, check_room
@@ -95,7 +96,7 @@ def show(metrics: Metrics, evaluation: Evaluation, console: Console) -> None:
             table.add_row(name.removesuffix("_top1"), f"{value:.1%}")
     console.print(table)
     for clip_id, reason in evaluation.unreadable:
-        console.print(f"  [yellow]unreadable[/]  clip {clip_id}: {reason}")
+        console.print(f"  [yellow]unreadable[/]  clip {escape(clip_id)}: {escape(reason)}")
 
 
 def _write_results(

@@ -25,6 +25,7 @@ from rich.console import Console
 
 from cast_ray.command_line import parse
 from cast_ray.config import RunConfig
+from cast_ray.data.catalog.ssv2 import read_ssv2
 from cast_ray.errors import run_as_command
 from cast_ray.recipes.small import small
 from cast_ray.recipes.ssv2 import ssv2
@@ -50,13 +51,13 @@ def main() -> None:
     recipe = small(ssv2()) if "--small" in sys.argv else ssv2()
     default = Job(data=tyro.MISSING, annotations=tyro.MISSING, run=recipe)
     job = parse(Job, default, description=__doc__ or "")
+    job.run.check_experts()
+    manifest = read_ssv2(job.data, job.annotations)
 
-    # Imported late, so that --help and a wrong flag answer at once.
+    # Imported late, so that --help, a wrong flag and a missing folder answer at once.
     from cast_ray.cluster import connect
-    from cast_ray.data.catalog.ssv2 import read_ssv2
     from cast_ray.runs import run
 
-    manifest = read_ssv2(job.data, job.annotations)
     local = connect(worker_logs=job.worker_logs)
     run(job.run, manifest, console=Console(), may_grow=not local)
 

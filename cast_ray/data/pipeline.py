@@ -221,7 +221,7 @@ def unreadable_clips(batch: dict[str, np.ndarray]) -> dict[str, str]:
 
 def check_unreadable(unreadable: int, clips: int, allowed: float, split: str) -> None:
     """Raise `UserError` when more than the share `allowed` of a split's clips could not be read."""
-    if unreadable > allowed * clips:
+    if unreadable / clips > allowed:  # as a product, 29 of 100 would be more than 0.29
         raise UserError(
             f"{unreadable} of {clips} clips in the {split} split are unreadable, more than data.max-unreadable "
             f"{allowed:.2%}; repair or remove them (each is listed with its reason), or raise --data.max-unreadable"

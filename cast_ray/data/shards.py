@@ -149,8 +149,10 @@ def write_index(root: str, manifest: Manifest) -> ShardedDataset:
         "clips": index.num_rows,
         "label_map": manifest.label_map.to_json(),
     }
-    with storage.open_output_stream(f"{base}/dataset.json") as sink:
-        sink.write(json.dumps(head, indent=2).encode())
+    text = json.dumps(head, indent=2).encode()
+    with storage.open_output_stream(f"{base}/dataset.json.part") as sink:
+        sink.write(text)
+    storage.move(f"{base}/dataset.json.part", f"{base}/dataset.json")
     return ShardedDataset(uri=root, label_map=manifest.label_map, fingerprint=head["fingerprint"], index=index)
 
 

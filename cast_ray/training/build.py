@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cast_ray.errors import UserError
-from cast_ray.labels import LABEL, LabelMap
+from cast_ray.labels import LabelMap
 
 if TYPE_CHECKING:
     from cast_ray.config import ModelConfig, WeightsConfig
@@ -28,16 +28,15 @@ def build_network(model: ModelConfig, weights: WeightsConfig, label_map: LabelMa
     import timm
     import torch
 
-    import cast_ray.models.zoo
+    from cast_ray.models.zoo import SIZES
     from cast_ray.weights.load import frozen_fingerprint, load_experts
 
-    if model.name not in cast_ray.models.zoo.__all__:
-        raise UserError(f"model.name is '{model.name}'; use one of {sorted(cast_ray.models.zoo.__all__)}")
-    num_classes: Any = label_map.num_classes[LABEL] if label_map.fields == (LABEL,) else label_map.num_classes
+    if model.name not in SIZES:
+        raise UserError(f"model.name is '{model.name}'; use one of {sorted(SIZES)}")
     torch.manual_seed(seed)
     network = timm.create_model(
         model.name,
-        num_classes=num_classes,
+        num_classes=label_map.num_classes,
         img_size=model.image_size,
         num_frames=model.num_frames,
         drop_path_rate=model.drop_path,

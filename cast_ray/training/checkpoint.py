@@ -114,21 +114,21 @@ def _parse_state(text: bytes, where: str) -> CheckpointState:
     try:
         head = json.loads(text)
         version = head["format_version"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{where}/{STATE_FILE} is damaged: {error!r}; use another checkpoint") from error
-    if version != FORMAT_VERSION:
-        raise UserError(
-            f"{where} has checkpoint format {version}, this program reads {FORMAT_VERSION}; use that version"
+        if version != FORMAT_VERSION:
+            raise UserError(
+                f"{where} has checkpoint format {version}, this program reads {FORMAT_VERSION}; use that version"
+            )
+        return CheckpointState(
+            position=Position(**head["position"]),
+            config=head["config"],
+            label_map=LabelMap.from_json(head["label_map"]),
+            dataset=head["dataset"],
+            frozen=head["frozen"],
+            validation=head["validation"],
+            fingerprint=head["fingerprint"],
         )
-    return CheckpointState(
-        position=Position(**head["position"]),
-        config=head["config"],
-        label_map=LabelMap.from_json(head["label_map"]),
-        dataset=head["dataset"],
-        frozen=head["frozen"],
-        validation=head["validation"],
-        fingerprint=head["fingerprint"],
-    )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{where}/{STATE_FILE} is damaged: {error!r}; use another checkpoint") from error
 
 
 def load_weights(folder: Path, network: nn.Module, *, frozen: str) -> None:

@@ -18,18 +18,19 @@ class ValidationCounts:
     """Sums over one pass of the validation split; `reduce` adds them up over all workers."""
 
     def __init__(self, fields: tuple[str, ...], device: torch.device) -> None:
+        self._fields = fields
         self._columns = ["clips", "loss", *fields, *([ACTION] if len(fields) > 1 else [])]
         self._sums = torch.zeros(len(self._columns), dtype=torch.float64, device=device)
 
     def add(self, logits: Mapping[str, Tensor], labels: Mapping[str, Tensor], valid: Tensor) -> None:
         """Count one batch: logits per field [B, C], labels per field [B], valid [B]; invalid rows do not count."""
-        right = {field: (scores.argmax(-1) == labels[field]) & valid for field, scores in logits.items()}
+        right = [(logits[field].argmax(-1) == labels[field]) & valid for field in self._fields]
         losses = sum(
-            F.cross_entropy(scores.float(), labels[field], reduction="none") for field, scores in logits.items()
+            F.cross_entropy(logits[field].float(), labels[field], reduction="none") for field in self._fields
         )
-        values = [valid.sum(), torch.where(valid, losses, 0.0).sum(), *(hits.sum() for hits in right.values())]
+        values = [valid.sum(), torch.where(valid, losses, 0.0).sum(), *(hits.sum() for hits in right)]
         if ACTION in self._columns:
-            values.append(torch.stack(list(right.values())).all(0).sum())
+            values.append(torch.stack(right).all(0).sum())
         self._sums += torch.stack([value.double() for value in values])
 
     def reduce(self) -> dict[str, float]:

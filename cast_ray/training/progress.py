@@ -19,6 +19,7 @@ from typing import Any
 import ray
 from ray.actor import ActorHandle
 from rich.console import Console
+from rich.markup import escape
 
 __all__ = ["Row", "make_board", "shown"]
 
@@ -99,7 +100,7 @@ class _Printer:
 
 
 def describe(row: Row) -> str:
-    """One line for the terminal."""
+    """One line for the terminal, in rich's markup."""
     if row["kind"] == "step":
         return (
             f"  epoch {row['epoch']:6.2f}  step {row['step']:5d}  loss {row['loss']:.3f}  "
@@ -115,9 +116,10 @@ def describe(row: Row) -> str:
         )
     if row["kind"] == "failure":
         return (
-            f"  [red]worker {row['rank']} failed[/]  {row['reason']}; going on from the latest checkpoint, if allowed"
+            f"  [red]worker {row['rank']} failed[/]  {escape(row['reason'])}; going on from the latest checkpoint, "
+            "if allowed"
         )
-    return f"  [yellow]unreadable[/]  clip {row['clip_id']}: {row['reason']}"
+    return f"  [yellow]unreadable[/]  clip {escape(row['clip_id'])}: {escape(row['reason'])}"
 
 
 def _minutes(seconds: float) -> str:

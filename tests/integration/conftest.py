@@ -1,0 +1,95 @@
+"""One real Ray cluster for all integration tests: a head of its own, stopped process by process."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+START_TIMEOUT_S = 120
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.ray)
+
+
+@pytest.fixture(scope="session")
+def cluster_environment() -> dict[str, str]:
+    """The environment of a shell in which this project is installed."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    return environment | {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "RAY_AUTH_MODE": "disabled",
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+
+
+@dataclass(frozen=True)
+class Head:
+    """Addresses of a running head with two CPUs."""
+
+    gcs: str
+    """For `ray.init(address=...)`."""
+    dashboard: str
+    """For `ray job submit --address ...`."""
+
+
+@pytest.fixture(scope="session")
+def head(cluster_environment: dict[str, str]) -> Iterator[Head]:
+    ports = free_ports(2)
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:  # short: sockets
+        command = ["ray", "start", "--head", "--block", "--num-cpus=2", "--num-gpus=0", "--disable-usage-stats"]
+        command += [f"--port={ports[0]}", f"--dashboard-port={ports[1]}", f"--temp-dir={folder}"]
+        command += [f"--object-store-memory={500 * 2**20}", "--node-ip-address=127.0.0.1"]
+        with open(f"{folder}/start.log", "w") as log:
+            process = subprocess.Popen(command, env=cluster_environment, stdout=log, stderr=log, start_new_session=True)
+        try:
+            wait_for(f"http://127.0.0.1:{ports[1]}/api/version", process)
+            yield Head(gcs=f"127.0.0.1:{ports[0]}", dashboard=f"http://127.0.0.1:{ports[1]}")
+        finally:
+            stop(process)
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def wait_for(url: str, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        assert process.poll() is None, "the head stopped while starting"
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except OSError:
+            time.sleep(0.5)
+    raise AssertionError(f"no answer from {url} within {START_TIMEOUT_S} s")
+
+
+def stop(process: subprocess.Popen) -> None:
+    """Stop the head and what it started, and nothing else; some children outlive a SIGTERM to their parent."""
+    started = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+    process.terminate()
+    _, alive = psutil.wait_procs(started, timeout=10)
+    for survivor in alive:
+        survivor.kill()
+    process.wait(timeout=30)
