@@ -60,10 +60,10 @@ clean: ## remove the environment and the caches; runs and reports stay
 
 $(INSTALLED): pyproject.toml uv.lock
 	@fail() { echo "error: $$1" >&2; exit 1; }
-	case $$PWD in *\ *) fail "the path '$$PWD' has a space, and Ray cannot start workers there; move this folder";; esac
+	case $$PWD in *[[:space:]]*) fail "the path '$$PWD' has a space, and Ray cannot start workers there; move this folder";; esac
 
 	python=
-	for candidate in $(or $(PYTHON),python3.11 python3 python3.12); do
+	for candidate in $(or $(PYTHON),.venv/bin/python python3.11 python3 python3.12); do
 	    [ "$$python" ] || python=$$("$$candidate" -c \
 	        'import sys; (3, 11) <= sys.version_info < (3, 13) and print(sys.executable)' 2> /dev/null || true)
 	done
@@ -75,14 +75,17 @@ $(INSTALLED): pyproject.toml uv.lock
 	    "$$uv" export --frozen --offline --quiet > /dev/null 2>&1 && break || true
 	done
 	if [ ! "$$uv" ]; then
+	    pip=("$$python" -m pip)
+	    "$${pip[@]}" --version &> /dev/null || pip=(pip3)
+	    "$${pip[@]}" --version &> /dev/null || fail "$$python has no pip; install it (Debian: apt install python3-pip)"
 	    echo "installing uv $(UV_VERSION) into .bootstrap"
-	    "$$python" -m pip --version > /dev/null 2>&1 || fail "$$python has no pip; install it (Debian: apt install python3-pip)"
 	    PIP_USER=0 PIP_REQUIRE_VIRTUALENV=0 PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 \
-	        "$$python" -m pip install --quiet --upgrade --target .bootstrap 'uv==$(UV_VERSION)'
+	        "$${pip[@]}" install --quiet --upgrade --target .bootstrap 'uv==$(UV_VERSION)'
 	    uv=.bootstrap/bin/uv
 	fi
 
-	echo "installing the locked packages into .venv: 3.4 GB to download, 7 GB on disk, one or two minutes"
+	[ -d .venv ] && echo "bringing .venv up to date with the lock file" \
+	    || echo "installing the locked packages into .venv: 3.4 GB to download, 7 GB on disk, one or two minutes"
 	[ -t 2 ] && quiet= || quiet=--quiet
 	"$$uv" sync --frozen --python "$$python" $$quiet
 	touch $@

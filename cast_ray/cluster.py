@@ -39,8 +39,15 @@ def connect(*, worker_logs: bool = False) -> bool:
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     local = "RAY_ADDRESS" not in os.environ
-    if not ray.is_initialized():
+    if ray.is_initialized():
+        return local
+    try:
         ray.init(log_to_driver=worker_logs, logging_level=logging.INFO if worker_logs else logging.ERROR)
+    except ConnectionError as error:
+        raise UserError(
+            f"no Ray cluster at RAY_ADDRESS={os.environ.get('RAY_ADDRESS')}: {error}; start one with "
+            "`ray start --head`, or unset RAY_ADDRESS to use this machine alone"
+        ) from error
     logging.getLogger("ray.train").setLevel(logging.INFO if worker_logs else logging.WARNING)
     logging.getLogger("ray.data").setLevel(logging.INFO if worker_logs else logging.WARNING)
     return local

@@ -192,9 +192,7 @@ class OptimConfig:
             f"optim.warmup-epochs {self.warmup_epochs} is more than optim.epochs {self.epochs}; lower it",
         )
         _require(0 < self.layer_decay <= 1, f"optim.layer-decay is {self.layer_decay}; give 0 < decay <= 1")
-        _require(
-            all(0 <= beta < 1 for beta in self.betas), f"optim.betas are {self.betas}; give two numbers in [0, 1)"
-        )
+        _require(all(0 <= beta < 1 for beta in self.betas), f"optim.betas are {self.betas}; give two numbers in [0, 1)")
         _require_share("optim.label-smoothing", self.label_smoothing)
         _require(self.weight_decay >= 0, f"optim.weight-decay is {self.weight_decay}; give 0 or more")
         _require(self.clip_grad >= 0, f"optim.clip-grad is {self.clip_grad}; give 0 or more")

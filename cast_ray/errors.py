@@ -10,7 +10,7 @@ from rich.text import Text
 
 __all__ = ["UserError", "run_as_command"]
 
-EXIT_USER_ERROR = 2
+EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
 
 
 class UserError(Exception):
@@ -27,4 +27,7 @@ def run_as_command(command: Callable[[], int | None]) -> None:
     except UserError as error:
         Console(stderr=True, soft_wrap=True).print(Text.assemble(("error: ", "bold red"), str(error)))
         sys.exit(EXIT_USER_ERROR)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted; the same command continues from the latest checkpoint")
+        sys.exit(EXIT_INTERRUPTED)
     sys.exit(status or 0)

@@ -18,11 +18,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cast_ray.cluster import call_task, check_room
+from cast_ray.cluster import call_task, check_room, connect
 from cast_ray.config import RunConfig
 from cast_ray.data.manifest import TRAIN, VALIDATION, Manifest
 from cast_ray.data.prepare import prepare
-from cast_ray.data.shards import ShardedDataset, read_media
+from cast_ray.data.shards import ShardedDataset, check_writable, read_media
 from cast_ray.evaluation.metrics import Metrics, evaluate
 from cast_ray.evaluation.predict import Evaluation, predict
 from cast_ray.evaluation.predictions import write_predictions
@@ -46,14 +46,14 @@ class FinishedRun:
     """Path or URI of the best checkpoint."""
 
 
-def run(config: RunConfig, manifest: Manifest, *, console: Console, may_grow: bool) -> FinishedRun:
-    """Do everything between the annotations and the report; needs a Ray cluster (`cast_ray.cluster.connect`).
+def run(config: RunConfig, manifest: Manifest, *, console: Console, worker_logs: bool = False) -> FinishedRun:
+    """Do everything between the annotations and the report, on the cluster of RAY_ADDRESS or on this machine.
 
     Args:
         config: of the run; a missing name is made from model and time.
         manifest: the clips.
         console: where progress goes.
-        may_grow: whether missing resources are worth waiting for.
+        worker_logs: print the logs of Ray's workers too.
 
     Raises:
         UserError: bad input, found before training wherever possible.
@@ -64,7 +64,9 @@ def run(config: RunConfig, manifest: Manifest, *, console: Console, may_grow: bo
     train_augment(config)
     for split in (TRAIN, VALIDATION):
         manifest.split(split)
-    check_room(config, may_grow=may_grow, console=console)
+    check_writable(config.storage)
+    local = connect(worker_logs=worker_logs)
+    check_room(config, may_grow=not local, console=console)
     dataset = prepare(manifest, config.storage, console)
     console.print(f"train: run '{config.name}', {config.optim.epochs} epochs, {config.scale.num_workers} workers")
     trained = train(config, dataset, console)

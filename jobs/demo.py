@@ -46,7 +46,6 @@ def main() -> None:
     job = parse(Job, Job(run=toy()), description=__doc__ or "")
 
     # Imported late, so that --help and a wrong flag answer at once.
-    from cast_ray.cluster import connect
     from cast_ray.data.catalog.ek100 import read_ek100
     from cast_ray.data.synthetic import synthesize
     from cast_ray.runs import run
@@ -61,9 +60,8 @@ def main() -> None:
         console=console,
     )
     manifest = read_ek100(clips.videos, clips.annotations)
-    connect(worker_logs=job.worker_logs)
     config = dataclasses.replace(job.run, storage=str(job.folder / "runs"))
-    run(config, manifest, console=console, may_grow=False)
+    run(config, manifest, console=console, worker_logs=job.worker_logs)
     console.print(f"all of it took {(time.monotonic() - started) / 60:.1f} minutes")
 
 

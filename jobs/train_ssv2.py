@@ -55,11 +55,9 @@ def main() -> None:
     manifest = read_ssv2(job.data, job.annotations)
 
     # Imported late, so that --help, a wrong flag and a missing folder answer at once.
-    from cast_ray.cluster import connect
     from cast_ray.runs import run
 
-    local = connect(worker_logs=job.worker_logs)
-    run(job.run, manifest, console=Console(), may_grow=not local)
+    run(job.run, manifest, console=Console(), worker_logs=job.worker_logs)
 
 
 if __name__ == "__main__":

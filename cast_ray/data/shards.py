@@ -16,6 +16,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,16 @@ from cast_ray.data.manifest import Clip, Manifest
 from cast_ray.errors import UserError
 from cast_ray.labels import LabelMap
 
-__all__ = ["MEDIA", "ShardedDataset", "open_dataset", "read_media", "shard_plan", "write_index", "write_shard"]
+__all__ = [
+    "MEDIA",
+    "ShardedDataset",
+    "check_writable",
+    "open_dataset",
+    "read_media",
+    "shard_plan",
+    "write_index",
+    "write_shard",
+]
 
 MEDIA = "video"
 """Name of the column with the encoded video."""
@@ -86,6 +96,21 @@ def filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
             f"cannot open storage '{uri}': {error}; give a folder, or a URI such as s3://bucket/path"
         ) from error
     return pafs.LocalFileSystem(), str(Path(uri).absolute())
+
+
+def check_writable(uri: str) -> None:
+    """Raise `UserError` unless files can be written below `uri`; the folder is made if it is missing."""
+    storage, path = filesystem(uri)
+    probe = f"{path}/.probe-{uuid.uuid4().hex}"
+    try:
+        storage.create_dir(path, recursive=True)
+        with storage.open_output_stream(probe) as sink:
+            sink.write(b"probe")
+        storage.delete_file(probe)
+    except OSError as error:
+        raise UserError(
+            f"cannot write to storage '{uri}': {error}; give a folder or URI that you may write to"
+        ) from error
 
 
 def fingerprint(manifest: Manifest) -> str:

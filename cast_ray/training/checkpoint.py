@@ -62,7 +62,7 @@ class CheckpointState:
     validation: dict[str, float]
     """Metrics of the validation split at this point."""
     fingerprint: str = ""
-    """First 16 hex digits of the SHA-256 of the trained tensors; known once they are written."""
+    """First 16 hex digits of the SHA-256 of the file with the trained tensors; known once it is written."""
 
 
 def write_checkpoint(
@@ -87,7 +87,7 @@ def write_checkpoint(
         "dataset": state.dataset,
         "frozen": state.frozen,
         "validation": state.validation,
-        "fingerprint": hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest()[:16],
+        "fingerprint": _fingerprint(folder / WEIGHTS_FILE),
     }
     (folder / STATE_FILE).write_text(json.dumps(head, indent=2))
 
@@ -135,10 +135,16 @@ def load_weights(folder: Path, network: nn.Module, *, frozen: str) -> None:
     """Put the trained tensors of a checkpoint into `network`, whose frozen weights have the fingerprint `frozen`.
 
     Raises:
-        UserError: the checkpoint belongs to another model, or to other frozen weights.
+        UserError: the checkpoint is damaged, or belongs to another model or to other frozen weights.
     """
-    expected = read_state(folder).frozen
+    state = read_state(folder)
     weights = _load(folder / WEIGHTS_FILE)
+    found = _fingerprint(folder / WEIGHTS_FILE)
+    if found != state.fingerprint:
+        raise UserError(
+            f"{folder / WEIGHTS_FILE} is damaged: its fingerprint is {found} instead of {state.fingerprint}; "
+            "use another checkpoint"
+        )
     wanted = {name: p for name, p in network.named_parameters() if p.requires_grad}
     missing, unexpected = sorted(wanted.keys() - weights.keys()), sorted(weights.keys() - wanted.keys())
     shapes = [
@@ -152,9 +158,9 @@ def load_weights(folder: Path, network: nn.Module, *, frozen: str) -> None:
             f"{len(unexpected)} unexpected {unexpected[:3]}, {len(shapes)} of other shape {shapes[:3]}; "
             "build the model from the checkpoint's own configuration (state.json)"
         )
-    if frozen != expected:
+    if frozen != state.frozen:
         raise UserError(
-            f"the frozen experts have fingerprint {frozen}, the checkpoint {folder} was trained on {expected}; "
+            f"the frozen experts have fingerprint {frozen}, the checkpoint {folder} was trained on {state.frozen}; "
             "give the same expert weights as in training (--weights.spatial, --weights.temporal)"
         )
     network.load_state_dict(weights, strict=False)
@@ -172,6 +178,10 @@ def load_optimizer(folder: Path) -> dict[str, dict[str, Tensor]]:
 def read_history(folder: Path) -> list[dict[str, Any]]:
     """The rows logged up to a checkpoint."""
     return [json.loads(line) for line in (folder / HISTORY_FILE).read_text().splitlines()]
+
+
+def _fingerprint(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def _load(path: Path) -> dict[str, Tensor]:

@@ -200,7 +200,8 @@ def _train_epoch(worker: _Worker, stream: Iterator[dict[str, np.ndarray]], epoch
         worker.strategy.step(loss, float(worker.learning_rates[done - 1]))
         newly_found = unreadable_clips(batch)
         found |= newly_found
-        meter.add(loss, clips=int((batch["clip"] != PADDING).sum()), unreadable=len(newly_found))
+        clips = int((batch["clip"] != PADDING).sum())
+        meter.add(loss, rows=len(batch["clip"]), clips=clips, unreadable=len(newly_found))
         if batch["accumulation"][0] < plan.accumulation - 1:
             continue
         if done % job.config.log_every == 0 or step == plan.steps_per_epoch - 1:

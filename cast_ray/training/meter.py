@@ -22,6 +22,7 @@ class Interval:
     """Figures of one interval over all workers."""
 
     loss: float
+    """Mean over the clips that could be read."""
     clips_per_s: float
     data_wait: float
     """Share of the workers' time spent waiting for data, 0 to 1."""
@@ -36,7 +37,6 @@ class Meter:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._loss: Tensor
-        self._batches: int
         self._clips: int
         self._unreadable: int
         self._reset()
@@ -51,10 +51,16 @@ class Meter:
                 return
             yield batch
 
-    def add(self, loss: Tensor, *, clips: int, unreadable: int) -> None:
-        """Count one micro batch. The loss stays on the device: reading it here would stall a GPU."""
-        self._loss = self._loss + loss.detach().double()
-        self._batches += 1
+    def add(self, loss: Tensor, *, rows: int, clips: int, unreadable: int) -> None:
+        """Count one micro batch. The loss stays on the device: reading it here would stall a GPU.
+
+        Args:
+            loss: mean over the rows, to which padding and unreadable clips add nothing.
+            rows: size of the micro batch.
+            clips: rows that are not padding.
+            unreadable: clips among them that could not be read.
+        """
+        self._loss = self._loss + loss.detach().double() * rows
         self._clips += clips
         self._unreadable += unreadable
 
@@ -65,11 +71,11 @@ class Meter:
             UserError: the loss is not finite; all workers find this together.
         """
         seconds = time.perf_counter() - self._started
-        counts = [self._batches, self._clips, self._unreadable, self._waited, seconds, 1.0]
+        counts = [self._clips, self._unreadable, self._waited, seconds, 1.0]
         sums = torch.cat([self._loss.reshape(1), torch.tensor(counts, dtype=torch.float64, device=self._device)])
         if dist.is_initialized():
             dist.all_reduce(sums)
-        loss, batches, clips, unreadable, waited, total_seconds, workers = sums.tolist()
+        loss, clips, unreadable, waited, total_seconds, workers = sums.tolist()
         self._reset()
         if not math.isfinite(loss):
             raise UserError(
@@ -77,7 +83,7 @@ class Meter:
                 "gradient (--optim.clip-grad 1)"
             )
         return Interval(
-            loss=loss / max(batches, 1),
+            loss=loss / max(clips - unreadable, 1),
             clips_per_s=clips * workers / total_seconds,
             data_wait=waited / total_seconds,
             unreadable=round(unreadable),
@@ -88,4 +94,4 @@ class Meter:
         self._started = time.perf_counter()
         self._waited = 0.0
         self._loss = torch.zeros((), dtype=torch.float64, device=self._device)
-        self._batches = self._clips = self._unreadable = 0
+        self._clips = self._unreadable = 0

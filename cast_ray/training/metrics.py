@@ -25,9 +25,7 @@ class ValidationCounts:
     def add(self, logits: Mapping[str, Tensor], labels: Mapping[str, Tensor], valid: Tensor) -> None:
         """Count one batch: logits per field [B, C], labels per field [B], valid [B]; invalid rows do not count."""
         right = [(logits[field].argmax(-1) == labels[field]) & valid for field in self._fields]
-        losses = sum(
-            F.cross_entropy(logits[field].float(), labels[field], reduction="none") for field in self._fields
-        )
+        losses = sum(F.cross_entropy(logits[field].float(), labels[field], reduction="none") for field in self._fields)
         values = [valid.sum(), torch.where(valid, losses, 0.0).sum(), *(hits.sum() for hits in right)]
         if ACTION in self._columns:
             values.append(torch.stack(right).all(0).sum())

@@ -104,7 +104,7 @@ def describe(row: Row) -> str:
     if row["kind"] == "step":
         return (
             f"  epoch {row['epoch']:6.2f}  step {row['step']:5d}  loss {row['loss']:.3f}  "
-            f"lr {row['learning_rate']:.2e}  {row['clips_per_s']:6.1f} clips/s  "
+            f"lr {row['learning_rate']:.2e}  {row['clips_per_s']:6.3g} clips/s  "
             f"waiting for data {row['data_wait']:4.0%}  left {_minutes(row['seconds_left'])}"
         )
     if row["kind"] == "epoch":

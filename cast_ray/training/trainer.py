@@ -12,7 +12,9 @@ from typing import Any
 import ray.train
 from ray.actor import ActorHandle
 from ray.data import Dataset, ExecutionOptions
+from ray.train import ControllerError
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 from rich.console import Console
 
 from cast_ray.config import RunConfig
@@ -66,12 +68,25 @@ def train(config: RunConfig, dataset: ShardedDataset, console: Console) -> Train
     )
     tensorboard = None if "://" in folder else Path(folder) / "tensorboard"
     with shown(board, console, tensorboard):
-        result = _trainer(config, dataset, job, folder).fit()
+        result = _fit(_trainer(config, dataset, job, folder), config)
     outcome: dict[str, Any] = result.return_value or {}
     if "user_error" in outcome:
         raise UserError(outcome["user_error"])
     best, _ = max(result.best_checkpoints, key=lambda saved: saved[1][SCORE])
     return TrainedRun(folder=folder, best=best, last=result.checkpoint)
+
+
+def _fit(trainer: TorchTrainer, config: RunConfig) -> ray.train.Result:
+    try:
+        return trainer.fit()
+    except ControllerError as error:
+        if not isinstance(error.controller_failure, WorkerGroupStartupTimeoutError):
+            raise
+        raise UserError(
+            f"the cluster did not provide {config.scale.num_workers} workers within {config.scale.start_timeout_s} s; "
+            "see `ray status`, then lower --scale.num-workers or --scale.cpus-per-worker, or raise "
+            "--scale.start-timeout-s if nodes need longer to start"
+        ) from None
 
 
 class _ShowFailures(ray.train.UserCallback):

@@ -1,0 +1,206 @@
+"""What a decode worker makes of real clips, compared with frames that PyAV decodes and torchvision resizes."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from pathlib import Path
+
+import av
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from torchvision.transforms.v2 import functional as V
+
+from cast_ray.data.loader import CentreView, ClipLoader, Sampling, TestViews, TrainView, frame_sampling
+from cast_ray.data.manifest import TRAIN, Clip, Manifest
+from cast_ray.data.order import PADDING
+from cast_ray.data.pipeline import ORDER_COLUMNS
+from cast_ray.data.shards import ShardedDataset, shard_plan, write_index, write_shard
+from cast_ray.labels import NOUN, VERB, LabelMap
+from cast_ray.recipes.ssv2 import ssv2
+
+CLIPS = Path(__file__).parents[1] / "clips"
+ARM, BROKEN, TALL = "arm_wrestling_k400.mp4", "corrupted.mp4", "rotated_90.mov"
+ARM_FRAMES, ARM_FPS = 280, 28
+SIZE, T = 32, 4
+UNIFORM = Sampling(kind="uniform", num_frames=T, stride=8, size=SIZE)
+DENSE = dataclasses.replace(UNIFORM, kind="dense")
+WHOLE = {"crop_area": (1.0, 1.0), "crop_ratio": (340 / 256, 340 / 256)}
+"""A "random" crop that can only be the whole frame of ARM."""
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory) -> ShardedDataset:
+    """Real clips, one of them corrupted, and windows of one."""
+    clip = functools.partial(Clip, split=TRAIN, uri=str(CLIPS / ARM))
+    clips = (
+        clip(clip_id="arm", labels=(0, 1)),
+        clip(clip_id="broken", uri=str(CLIPS / BROKEN), labels=(1, 0)),
+        clip(clip_id="tall", uri=str(CLIPS / TALL), labels=(1, 1)),
+        clip(clip_id="window", labels=(0, 0), start_s=2.0, stop_s=4.5),
+        clip(clip_id="beyond", labels=(0, 0), start_s=60.0, stop_s=61.0),
+    )
+    manifest = Manifest(clips=clips, label_map=LabelMap({VERB: ("take", "put"), NOUN: ("cup", "pan")}))
+    root = str(tmp_path_factory.mktemp("clips"))
+    for plan in shard_plan(manifest):
+        write_shard(root, plan)
+    return write_index(root, manifest)
+
+
+@functools.cache
+def decoded(name: str) -> torch.Tensor:
+    """All frames as a player shows them, uint8 [T, 3, H, W]."""
+    with av.open(str(CLIPS / name)) as container:
+        frames = container.decode(container.streams.best("video"))
+        upright = [np.rot90(f.to_ndarray(format="rgb24"), k=f.rotation // 90) for f in frames]
+    return torch.from_numpy(np.stack(upright)).permute(0, 3, 1, 2)
+
+
+def resized(frames: torch.Tensor, height: int, width: int) -> np.ndarray:
+    """uint8 [T, height, width, 3]."""
+    return V.resize(frames, [height, width], antialias=False).permute(0, 2, 3, 1).numpy()
+
+
+def load(dataset: ShardedDataset, view, *clip_ids: str, root: str | None = None, **order) -> dict[str, np.ndarray]:
+    """What the loader makes of a block of these clips; `order` gives the columns of the order, if there are any."""
+    at = {row: place for place, row in enumerate(dataset.index["clip_id"].to_pylist())}
+    rows = dataset.index.take([at[clip_id] for clip_id in clip_ids])
+    for name in ORDER_COLUMNS if order else ():
+        rows = rows.append_column(name, pa.array(order.get(name, [0] * len(clip_ids)), pa.int64()))
+    return ClipLoader(root=root or dataset.uri, view=view, columns=ORDER_COLUMNS if order else ())(rows)
+
+
+def train_view(seed: int = 0, sampling: Sampling = UNIFORM, **crop) -> TrainView:
+    return TrainView(sampling=sampling, seed=seed, **({"crop_area": (0.2, 1.0), "crop_ratio": (0.75, 4 / 3)} | crop))
+
+
+def test_the_central_view_is_the_middle_of_the_segments_and_of_the_frame(dataset):
+    (frames,) = load(dataset, CentreView(sampling=UNIFORM), "arm")["frames"]
+    middles = [35, 105, 175, 245]  # of 280 frames in 4 segments
+    whole = resized(decoded(ARM)[middles], SIZE, SIZE * 340 // 256)
+    left = (SIZE * 340 // 256 - SIZE) // 2
+    np.testing.assert_array_equal(frames, whole[:, :, left : left + SIZE])
+
+
+def test_the_central_view_of_dense_sampling_is_the_middle_window(dataset):
+    (frames,) = load(dataset, CentreView(sampling=DENSE), "arm")["frames"]
+    first = (280 - 4 * 8) // 2
+    whole = resized(decoded(ARM)[first : first + 32 : 8], SIZE, 42)
+    np.testing.assert_array_equal(frames, whole[:, :, 5:37])
+
+
+@pytest.mark.parametrize("spatial_crops", [1, 3])
+def test_test_views_are_every_crop_of_the_first_temporal_view_then_of_the_next(dataset, spatial_crops):
+    view = TestViews(sampling=UNIFORM, temporal_views=2, spatial_crops=spatial_crops)
+    (views,) = load(dataset, view, "arm")["frames"]
+    lefts = {1: [5], 3: [0, 5, 10]}[spatial_crops]  # 340 x 256 becomes 42 x 32
+    expected = [
+        resized(decoded(ARM)[indices], SIZE, 42)[:, :, left : left + SIZE]
+        for indices in ([0, 70, 140, 210], [35, 105, 175, 245])
+        for left in lefts
+    ]
+    assert views.shape == (2 * spatial_crops, T, SIZE, SIZE, 3)
+    assert len({view.tobytes() for view in views}) == len(views)
+    np.testing.assert_array_equal(views, expected)
+
+
+def test_test_views_of_dense_sampling_are_evenly_spaced_windows(dataset):
+    (views,) = load(dataset, TestViews(sampling=DENSE, temporal_views=3, spatial_crops=1), "arm")["frames"]
+    starts = [0, 15 * 8, 31 * 8]  # of 35 frames at stride 8, windows of 4: the first, the middle and the last
+    expected = [resized(decoded(ARM)[s : s + 32 : 8], SIZE, 42)[:, :, 5:37] for s in starts]
+    np.testing.assert_array_equal(views, expected)
+
+
+def test_crops_of_an_upright_frame_move_down_and_a_short_clip_repeats_frames(dataset):
+    (views,) = load(dataset, TestViews(sampling=UNIFORM, temporal_views=1, spatial_crops=3), "tall")["frames"]
+    frames = resized(decoded(TALL)[[0, 0, 1, 2]], 56, SIZE)  # 3 frames of 568 x 320
+    np.testing.assert_array_equal(views, [frames[:, top : top + SIZE] for top in (0, 12, 24)])
+
+
+@pytest.mark.parametrize("epoch", range(3))
+def test_training_takes_one_frame_from_each_segment(dataset, epoch):
+    (frames,) = load(dataset, train_view(**WHOLE), "arm", epoch=[epoch])["frames"]
+    every = resized(decoded(ARM), SIZE, SIZE).reshape(ARM_FRAMES, -1)
+    found = [np.flatnonzero((every == frame.reshape(-1)).all(1)) for frame in frames]
+    for segment, places in enumerate(found):
+        assert places.size
+        assert (places // (ARM_FRAMES // T) == segment).all()
+
+
+def test_training_with_dense_sampling_takes_a_window_at_the_stride(dataset):
+    every = resized(decoded(ARM), SIZE, SIZE).reshape(ARM_FRAMES, -1)
+    (frames,) = load(dataset, train_view(sampling=DENSE, **WHOLE), "arm", epoch=[0])["frames"]
+    starts = [s for s in range(ARM_FRAMES - 24) if (every[s : s + 32 : 8] == frames.reshape(T, -1)).all()]
+    assert len(starts) == 1
+
+
+def test_training_crops_all_frames_of_a_clip_alike_and_differently_in_each_epoch(dataset):
+    same_frame = dataclasses.replace(UNIFORM, num_frames=6)
+    blocks = [load(dataset, train_view(sampling=same_frame), "tall", epoch=[epoch])["frames"][0] for epoch in range(8)]
+    for frames in blocks:  # 3 frames of the video for 6 of the view: each comes twice
+        assert {(frames[2 * i] == frames[2 * i + 1]).all() for i in range(3)} == {True}
+    assert len({frames.tobytes() for frames in blocks}) == 8
+
+
+def test_what_is_drawn_depends_on_seed_epoch_and_clip_and_not_on_the_block(dataset):
+    alone = load(dataset, train_view(), "arm", epoch=[5])["frames"][0]
+    among = load(dataset, train_view(), "tall", "arm", "window", epoch=[2, 5, 0], step=[9, 8, 7])["frames"][1]
+    np.testing.assert_array_equal(among, alone)
+    others = [
+        load(dataset, train_view(), "arm", epoch=[6])["frames"][0],
+        load(dataset, train_view(seed=1), "arm", epoch=[5])["frames"][0],
+    ]
+    assert len({frames.tobytes() for frames in [alone, *others]}) == 3
+
+
+def test_a_window_of_a_video_is_treated_as_a_video_of_its_own(dataset):
+    first, stop = round(2.0 * ARM_FPS), round(4.5 * ARM_FPS)
+    (frames,) = load(dataset, CentreView(sampling=UNIFORM), "window")["frames"]
+    middles = [first + int((i + 0.5) * (stop - first) / T) for i in range(T)]
+    np.testing.assert_array_equal(frames, resized(decoded(ARM)[middles], SIZE, 42)[:, :, 5:37])
+
+
+@pytest.mark.parametrize(
+    "view",
+    [CentreView(sampling=UNIFORM), train_view(), TestViews(sampling=UNIFORM, temporal_views=2, spatial_crops=3)],
+    ids=["centre", "train", "test"],
+)
+def test_an_unreadable_clip_keeps_its_place_and_says_why(dataset, view):
+    block = load(dataset, view, "arm", "broken", "tall", "beyond", epoch=[0] * 4)
+    assert block["valid"].tolist() == [True, False, True, False]
+    assert block["clip_id"].tolist() == ["arm", "broken", "tall", "beyond"]
+    assert block["labels"].tolist() == [[0, 1], [1, 0], [1, 1], [0, 0]]
+    assert [bool(reason) for reason in block["reason"]] == [False, True, False, True]
+    assert "the video lasts 10.00 s" in block["reason"][3]
+    assert not block["frames"][[1, 3]].any()
+    np.testing.assert_array_equal(block["frames"][[0, 2]], load(dataset, view, "arm", "tall", epoch=[0, 0])["frames"])
+
+
+def test_a_block_of_nothing_but_unreadable_clips_has_the_shape_of_any_other(dataset):
+    view = TestViews(sampling=UNIFORM, temporal_views=2, spatial_crops=3)
+    block = load(dataset, view, "broken")
+    assert block["frames"].shape == (1, 6, T, SIZE, SIZE, 3)
+    assert block["frames"].dtype == np.uint8
+
+
+def test_padding_is_not_valid_has_no_reason_and_is_never_read(dataset, tmp_path):
+    nowhere = str(tmp_path / "no such dataset")
+    block = load(dataset, train_view(), "arm", "tall", root=nowhere, clip=[PADDING, PADDING])
+    assert block["valid"].tolist() == [False, False]
+    assert block["reason"].tolist() == ["", ""]
+    assert not block["frames"].any()
+    assert block["frames"].shape == (2, T, SIZE, SIZE, 3)
+
+
+def test_the_columns_of_the_order_are_handed_on(dataset):
+    order = {"epoch": [3, 3], "step": [7, 8], "accumulation": [0, 1], "clip": [2, PADDING]}
+    block = load(dataset, train_view(), "tall", "arm", **order)
+    assert {name: block[name].tolist() for name in ORDER_COLUMNS} == order
+    assert block["labels"].dtype == np.int64
+    assert set(load(dataset, train_view(), "tall")) == {"clip_id", "labels", "frames", "valid", "reason"}
+
+
+def test_the_sampling_is_that_of_the_configuration():
+    assert frame_sampling(ssv2()) == Sampling(kind="uniform", num_frames=16, stride=4, size=224)

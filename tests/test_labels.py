@@ -1,0 +1,81 @@
+"""The label map: its order, its identity, and what it refuses."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cast_ray.errors import UserError
+from cast_ray.labels import LABEL, NOUN, VERB, LabelMap
+
+NAMES = st.lists(st.text(max_size=8), min_size=1, max_size=6, unique=True).map(tuple)
+MAPS = st.one_of(
+    st.builds(lambda names: LabelMap({LABEL: names}), NAMES),
+    st.builds(lambda verbs, nouns: LabelMap({VERB: verbs, NOUN: nouns}), NAMES, NAMES),
+)
+KITCHEN = LabelMap({VERB: ("take", "put"), NOUN: ("cup", "pan", "salt")})
+
+
+@given(MAPS)
+def test_json_gives_the_same_map_back(label_map):
+    again = LabelMap.from_json(label_map.to_json())
+    assert again == label_map
+    assert again.fields == label_map.fields
+    assert again.fingerprint == label_map.fingerprint
+
+
+@given(MAPS, MAPS)
+def test_two_maps_have_one_fingerprint_exactly_if_they_are_equal(one, other):
+    assert (one.fingerprint == other.fingerprint) == (one == other)
+
+
+def test_the_fingerprint_knows_the_order_of_the_names_and_the_field_they_belong_to():
+    maps = [
+        KITCHEN,
+        LabelMap({VERB: ("put", "take"), NOUN: ("cup", "pan", "salt")}),
+        LabelMap({VERB: ("cup", "pan", "salt"), NOUN: ("take", "put")}),
+        LabelMap({VERB: ("take", "put", "cup"), NOUN: ("pan", "salt")}),
+        LabelMap({LABEL: ("take", "put", "cup", "pan", "salt")}),
+    ]
+    assert len({label_map.fingerprint for label_map in maps}) == len(maps)
+    assert all(len(label_map.fingerprint) == 16 for label_map in maps)
+
+
+def test_fields_and_class_counts_are_in_the_order_of_storage():
+    assert KITCHEN.fields == (VERB, NOUN)
+    assert list(KITCHEN.num_classes.items()) == [(VERB, 2), (NOUN, 3)]
+
+
+@pytest.mark.parametrize("labels", [(0, 0), (1, 2)])
+def test_labels_inside_the_map_pass(labels):
+    KITCHEN.check(labels, where="clip 'a'")
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ((0, 3), r"clip 'a' has noun index 3, but the label map has 3 classes \(0 to 2\)"),
+        ((-1, 0), r"clip 'a' has verb index -1, but the label map has 2 classes \(0 to 1\)"),
+        ((0,), r"clip 'a' has 1 labels, the label map has fields \['verb', 'noun'\]"),
+        ((0, 0, 0), "clip 'a' has 3 labels"),
+    ],
+)
+def test_labels_outside_the_map_are_refused_with_clip_and_range(labels, message):
+    with pytest.raises(UserError, match=message):
+        KITCHEN.check(labels, where="clip 'a'")
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ({}, r"label fields are \[\]; use \['label'\] or \['verb', 'noun'\]"),
+        ({VERB: ("take",)}, r"label fields are \['verb'\]"),
+        ({NOUN: ("cup",), VERB: ("take",)}, r"label fields are \['noun', 'verb'\]"),
+        ({LABEL: ()}, "no classes for 'label'"),
+        ({VERB: ("take",), NOUN: ("cup", "pan", "cup")}, r"class names of 'noun' occur twice: \['cup'\]"),
+    ],
+)
+def test_maps_that_cannot_be_are_refused(names, message):
+    with pytest.raises(UserError, match=message):
+        LabelMap(names)
