@@ -15,14 +15,14 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 
-# Without compiled files, each of the dozen processes of a Ray run compiles torch, pandas and Ray anew: three times slower.
+# Without compiled files every process of a Ray run compiles torch, pandas and Ray anew, which takes three times as long.
 export UV_COMPILE_BYTECODE := 1
 unexport PYTHONDONTWRITEBYTECODE
 # These would mix another environment into ours.
 export UV_PROJECT_ENVIRONMENT := .venv
 unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME
 
-# Not `uv run`: Ray finds it among the parent processes, and then starts every worker with `uv run` in a copy of this folder.
+# Not `uv run`: Ray finds it among the parent processes and starts every worker with it too, in a copy of this folder.
 RUN := .venv/bin/python
 INSTALLED := .venv/.installed
 
@@ -60,14 +60,17 @@ clean: ## remove the environment and the caches; runs and reports stay
 
 $(INSTALLED): pyproject.toml uv.lock
 	@fail() { echo "error: $$1" >&2; exit 1; }
-	case $$PWD in *[[:space:]]*) fail "the path '$$PWD' has a space, and Ray cannot start workers there; move this folder";; esac
+	case $$PWD in
+	    *[[:space:]]*) fail "the path '$$PWD' has a space, and Ray cannot start workers there; move this folder";;
+	esac
 
 	python=
 	for candidate in $(or $(PYTHON),.venv/bin/python python3.11 python3 python3.12); do
 	    [ "$$python" ] || python=$$("$$candidate" -c \
 	        'import sys; (3, 11) <= sys.version_info < (3, 13) and print(sys.executable)' 2> /dev/null || true)
 	done
-	[ "$$python" ] || fail "$(or $(PYTHON),python3) is not Python 3.11 or 3.12; install one, or name it: make PYTHON=/path/to/it"
+	[ "$$python" ] \
+	    || fail "$(or $(PYTHON),python3) is not Python 3.11 or 3.12; install one, or name it: make PYTHON=/path/to/it"
 
 	# A uv is good if it can read the lock file. Into a folder, pip installs even where Debian protects the system's
 	# packages (PEP 668) and where `python -m venv` lacks ensurepip.
