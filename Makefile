@@ -15,7 +15,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 
-# Without compiled files every process of a Ray run compiles torch, pandas and Ray anew, which takes three times as long.
+# Without compiled files every process of a Ray run compiles torch, pandas and Ray anew: it takes three times as long.
 export UV_COMPILE_BYTECODE := 1
 unexport PYTHONDONTWRITEBYTECODE
 # These would mix another environment into ours.

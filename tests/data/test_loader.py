@@ -23,7 +23,9 @@ from cast_ray.recipes.ssv2 import ssv2
 
 CLIPS = Path(__file__).parents[1] / "clips"
 ARM, BROKEN, TALL = "arm_wrestling_k400.mp4", "corrupted.mp4", "rotated_90.mov"
-ARM_FRAMES, ARM_FPS = 280, 28
+ARM_FRAMES = 280
+WINDOW = (56, 84)
+"""First frame and number of frames from 2 s to 5 s of ARM, which has 28 frames per second."""
 SIZE, T = 32, 4
 UNIFORM = Sampling(kind="uniform", num_frames=T, stride=8, size=SIZE)
 DENSE = dataclasses.replace(UNIFORM, kind="dense")
@@ -39,7 +41,7 @@ def dataset(tmp_path_factory) -> ShardedDataset:
         clip(clip_id="arm", labels=(0, 1)),
         clip(clip_id="broken", uri=str(CLIPS / BROKEN), labels=(1, 0)),
         clip(clip_id="tall", uri=str(CLIPS / TALL), labels=(1, 1)),
-        clip(clip_id="window", labels=(0, 0), start_s=2.0, stop_s=4.5),
+        clip(clip_id="window", labels=(0, 0), start_s=2.0, stop_s=5.0),
         clip(clip_id="beyond", labels=(0, 0), start_s=60.0, stop_s=61.0),
     )
     manifest = Manifest(clips=clips, label_map=LabelMap({VERB: ("take", "put"), NOUN: ("cup", "pan")}))
@@ -119,14 +121,16 @@ def test_crops_of_an_upright_frame_move_down_and_a_short_clip_repeats_frames(dat
     np.testing.assert_array_equal(views, [frames[:, top : top + SIZE] for top in (0, 12, 24)])
 
 
-@pytest.mark.parametrize("epoch", range(3))
-def test_training_takes_one_frame_from_each_segment(dataset, epoch):
-    (frames,) = load(dataset, train_view(**WHOLE), "arm", epoch=[epoch])["frames"]
-    every = resized(decoded(ARM), SIZE, SIZE).reshape(ARM_FRAMES, -1)
-    found = [np.flatnonzero((every == frame.reshape(-1)).all(1)) for frame in frames]
-    for segment, places in enumerate(found):
-        assert places.size
-        assert (places // (ARM_FRAMES // T) == segment).all()
+@pytest.mark.parametrize(("clip_id", "first", "count"), [("arm", 0, ARM_FRAMES), ("window", *WINDOW)])
+def test_training_takes_one_random_frame_from_each_segment_anew_in_each_epoch(dataset, clip_id, first, count):
+    every = resized(decoded(ARM), SIZE, SIZE)[first : first + count].reshape(count, -1)
+    blocks = [load(dataset, train_view(**WHOLE), clip_id, epoch=[epoch])["frames"][0] for epoch in range(4)]
+    for frames in blocks:
+        for segment, frame in enumerate(frames):
+            places = np.flatnonzero((every == frame.reshape(-1)).all(1))
+            assert places.size
+            assert (places // (count // T) == segment).all()
+    assert len({frames.tobytes() for frames in blocks}) == 4
 
 
 def test_training_with_dense_sampling_takes_a_window_at_the_stride(dataset):
@@ -156,10 +160,13 @@ def test_what_is_drawn_depends_on_seed_epoch_and_clip_and_not_on_the_block(datas
 
 
 def test_a_window_of_a_video_is_treated_as_a_video_of_its_own(dataset):
-    first, stop = round(2.0 * ARM_FPS), round(4.5 * ARM_FPS)
+    first, count = WINDOW
     (frames,) = load(dataset, CentreView(sampling=UNIFORM), "window")["frames"]
-    middles = [first + int((i + 0.5) * (stop - first) / T) for i in range(T)]
-    np.testing.assert_array_equal(frames, resized(decoded(ARM)[middles], SIZE, 42)[:, :, 5:37])
+    (views,) = load(dataset, TestViews(sampling=UNIFORM, temporal_views=2, spatial_crops=1), "window")["frames"]
+    starts, middles = ([first + int((i + part) * count / T) for i in range(T)] for part in (0, 0.5))
+    by_hand = [resized(decoded(ARM)[indices], SIZE, 42)[:, :, 5:37] for indices in (starts, middles)]
+    np.testing.assert_array_equal(frames, by_hand[1])
+    np.testing.assert_array_equal(views, by_hand)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from cast_ray.data import shards
 from cast_ray.data.manifest import TRAIN, VALIDATION, Clip, Manifest
 from cast_ray.data.shards import (
     ShardedDataset,
+    check_writable,
     fingerprint,
     open_dataset,
     read_media,
@@ -212,3 +213,14 @@ def test_the_fingerprint_knows_the_order_and_the_label_map_and_nothing_else(mani
     ]
     assert len({fingerprint(other) for other in [manifest, *others]}) == 4
     assert fingerprint(Manifest(clips=tuple(manifest.clips), label_map=LABELS)) == fingerprint(manifest)
+
+
+def test_storage_that_can_be_written_is_made_and_left_empty(tmp_path):
+    check_writable(str(tmp_path / "new" / "folder"))
+    assert list((tmp_path / "new" / "folder").iterdir()) == []
+
+
+def test_storage_that_cannot_be_written_is_refused_before_any_work(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match=rf"cannot write to storage '{tmp_path}/file/runs': .*; give a folder or URI"):
+        check_writable(str(tmp_path / "file" / "runs"))

@@ -171,6 +171,12 @@ def test_another_model_is_refused_with_the_names_that_differ(folder, other, mess
     refuses(folder, tiny(seed=0, **other), f"the checkpoint {folder} belongs to {message}")
 
 
+def test_weights_that_the_model_has_no_place_for_are_refused(network, tmp_path):
+    whole, _ = tiny(seed=0, train_experts=True)
+    write_checkpoint(tmp_path, state_of(network[1]), changed(trainable(whole)), [])
+    refuses(tmp_path, network, r"belongs to another model: 0 names missing \[\], [1-9]\d* unexpected \['experts")
+
+
 def test_another_label_map_is_refused_before_anything_is_evaluated(folder):
     renamed = LabelMap({LABEL: ("up", "down", "open")})
     dataset = ShardedDataset(uri="nowhere", label_map=renamed, fingerprint="x", index=pa.table({"split": [VALIDATION]}))

@@ -1,16 +1,16 @@
 """How the object of a clip moves: a latent trajectory whose law is symmetric under time reversal.
 
-The object has four axes: x, y, size and angle. Each is driven by a phase that lives on a circle of circumference 1.
-The verb's axis drifts round its circle in one direction (position and size jump back at the end of their range, as in
-a video game where what leaves on one side enters on the other); the other axes go there and back with no net change.
+The object has four axes: x, y, size and angle. Each follows a phase in [0, 1]. The verb's axis drifts in one direction;
+where position or size reach the end of their range they begin again at the other end, as in a video game where what
+leaves on one side enters on the other. The other axes wobble: there and back, with no net change.
 
-Three facts hold by construction:
+By construction:
 
-* Every phase starts uniformly on its circle, so at every single frame the four axes are uniform and independent
-  whatever the verb is: one frame carries no information about the verb.
-* The second verb of a pair is drawn as the reverse of the first, so the unordered frames of a clip carry no
-  information about the direction.
-* The other axes visit ranges similar to the verb's, so unordered frames say little about which axis it is.
+* Every phase is uniform at every frame, and the four phases of a frame are independent, whatever the verb is: a single
+  frame, first, last or any, carries no information about the verb.
+* The second verb of a pair is drawn as the reverse of the first: the unordered frames of a clip carry no information
+  about the direction. They may hint at the axis, so no reader of unordered frames can be right in more than half of
+  the clips; wobble makes the hint vague.
 """
 
 from __future__ import annotations
@@ -27,15 +27,17 @@ __all__ = ["Motion", "draw_motion"]
 
 FloatArray = NDArray[np.float64]
 
-NUM_AXES, ANGLE = 4, 3
-CENTRE_RANGE = (0.25, 0.75)
+CENTRE_RANGE = (0.2, 0.8)
 """Where the object's centre may be, as a fraction of the frame."""
-RADIUS_RANGE = (0.17, 0.32)
+RADIUS_RANGE = (0.2, 0.38)
 """The object's radius as a fraction of the frame; the size axis is its logarithm."""
-DRIFT = (0.45, 0.75)
-"""How much of its circle the verb's axis travels during a clip."""
-WOBBLE = (0.05, 0.30)
-"""Amplitude of the other axes as a fraction of their circle; each goes this far to both sides."""
+DRIFT = (0.5, 0.8)
+"""How far the verb's axis travels, as a fraction of its range (for the angle: of a full turn)."""
+WOBBLE = (0.1, 0.1, 0.1, 0.05)
+"""Largest amplitude of x, y, size and angle when they are not the verb's axis, in the same unit."""
+DIRECTION = (-1.0, -1.0, 1.0, 1.0)
+"""In which direction the first verb of each pair drifts: left, up, larger, clockwise."""
+ANGLE = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,15 +61,18 @@ class Motion:
 
 
 def draw_motion(rng: np.random.Generator, verb: int, num_frames: int) -> Motion:
-    """Draw a motion of class `verb` over `num_frames` frames."""
-    first = verb & ~1
-    drift_axis, sign = first // 2, (-1.0, -1.0, 1.0, 1.0)[first // 2]
-    start = rng.uniform(size=NUM_AXES)
-    wobble = np.stack([_there_and_back(rng, num_frames) for _ in range(NUM_AXES)])
-    # Folding a phase of circumference 2 keeps its law uniform and turns the jump at the end of the range into a bounce.
-    phase = 1.0 - np.abs((2.0 * start[:, None] + wobble) % 2.0 - 1.0)
-    phase[ANGLE] = start[ANGLE] + wobble[ANGLE]
-    phase[drift_axis] = (start[drift_axis] + sign * _one_way(rng, num_frames)) % 1.0
+    """Draw a motion of class `verb` over `num_frames` frames.
+
+    With the same generator state, a verb and its partner give motions that are each other's reverse.
+    """
+    first = min(verb, partner(verb))
+    verb_axis = first // 2
+    start = rng.uniform(size=len(WOBBLE))
+    swing = np.stack([amplitude * _there_and_back(rng, num_frames) for amplitude in WOBBLE])
+    # Folding keeps a uniform phase uniform: a wobble bounces off the end of the range, where a drift begins again.
+    phase = 1.0 - np.abs(2.0 * (start[:, None] + swing) % 2.0 - 1.0)
+    phase[ANGLE] = start[ANGLE] + swing[ANGLE]
+    phase[verb_axis] = (start[verb_axis] + DIRECTION[verb_axis] * _one_way(rng, num_frames)) % 1.0
     low, high = CENTRE_RANGE
     small, large = RADIUS_RANGE
     motion = Motion(
@@ -81,7 +86,7 @@ def draw_motion(rng: np.random.Generator, verb: int, num_frames: int) -> Motion:
 
 
 def _one_way(rng: np.random.Generator, num_frames: int) -> FloatArray:
-    """Rise [T] from 0 to a random part of the circle; it begins late, ends early and bends by random amounts."""
+    """A rising path [T] from 0; it begins late, ends early and is faster at one end, all by random amounts."""
     begin, end = rng.uniform(0.0, 0.2), rng.uniform(0.8, 1.0)
     time = np.clip((np.linspace(0.0, 1.0, num_frames) - begin) / (end - begin), 0.0, 1.0)
     bend = rng.uniform(-0.5, 0.5)
@@ -89,6 +94,6 @@ def _one_way(rng: np.random.Generator, num_frames: int) -> FloatArray:
 
 
 def _there_and_back(rng: np.random.Generator, num_frames: int) -> FloatArray:
-    """A sinusoid [T] of one or two periods: it ends where it began and drifts nowhere in between."""
+    """One period [T] of a sinusoid of random phase and an amplitude of at most 1."""
     time = np.arange(num_frames) / num_frames
-    return rng.uniform(*WOBBLE) * np.sin(2.0 * np.pi * (rng.integers(1, 3) * time + rng.uniform()))
+    return rng.uniform() * np.sin(2.0 * np.pi * (time + rng.uniform()))

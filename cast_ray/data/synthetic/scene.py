@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cast_ray.data.synthetic.classes import partner
 from cast_ray.data.synthetic.motion import Motion, draw_motion
 from cast_ray.data.synthetic.shapes import draw_shape
 
@@ -24,7 +25,7 @@ Image = NDArray[np.float32]
 MAX_DISTRACTORS = 3
 TEXTURE_MARGIN = 8
 """Pixels by which the background texture may slide."""
-NOISE_GAIN = 5.0
+NOISE_GAIN = 3.0
 """Largest grey-level change by pixel noise."""
 OUTLINE = 0.16
 """Width of the dark rim around the object, in object units."""
@@ -75,7 +76,8 @@ def draw_scene(rng: np.random.Generator, *, verb: int, noun: int, num_frames: in
 
     With the same generator state, a verb and its partner give scenes that are each other's reverse.
     """
-    motion = draw_motion(rng, verb & ~1, num_frames)
+    first = min(verb, partner(verb))
+    motion = draw_motion(rng, first, num_frames)
     count = int(rng.integers(0, MAX_DISTRACTORS + 1))
     scene = Scene(
         noun=noun,
@@ -90,7 +92,7 @@ def draw_scene(rng: np.random.Generator, *, verb: int, noun: int, num_frames: in
         spot_radii=rng.uniform(0.03, 0.07, count),
         spot_colours=rng.uniform(0.0, 255.0, (count, 3)),
     )
-    return scene if verb == scene.verb else scene.reversed()
+    return scene if verb == first else scene.reversed()
 
 
 def render(scene: Scene) -> NDArray[np.uint8]:
@@ -145,7 +147,7 @@ def _window(centre: float, radius: float, size: int) -> slice:
 def _object_colours(rng: np.random.Generator) -> FloatArray:
     """A bright, a dark and a near-black shade of one random hue."""
     hue, saturation = rng.uniform(), rng.uniform(0.3, 0.9)
-    shades = ((saturation, rng.uniform(0.85, 1.0)), (min(1.0, saturation + 0.1), rng.uniform(0.35, 0.5)), (0.5, 0.08))
+    shades = ((saturation, rng.uniform(0.85, 1.0)), (saturation, rng.uniform(0.1, 0.3)), (0.5, 0.05))
     return 255.0 * np.array([colorsys.hsv_to_rgb(hue, s, v) for s, v in shades])
 
 

@@ -47,7 +47,7 @@ def _box(u: FloatArray, v: FloatArray, left: float, top: float, right: float, bo
 
 def _arrow(u: FloatArray, v: FloatArray) -> tuple[FloatArray, FloatArray]:
     head = np.maximum(0.707 * (u + np.abs(v)) - 0.66, -u)
-    return np.minimum(head, _box(u, v, -0.95, -0.22, 0.1, 0.22)), -u
+    return np.minimum(head, _box(u, v, -0.95, -0.25, 0.1, 0.25)), u
 
 
 def _disc(u: FloatArray, v: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -55,27 +55,26 @@ def _disc(u: FloatArray, v: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 
 def _corner(u: FloatArray, v: FloatArray) -> tuple[FloatArray, FloatArray]:
-    foot = _box(u, v, -0.7, 0.2, 0.7, 0.7)
-    return np.minimum(foot, _box(u, v, -0.7, -0.7, -0.2, 0.7)), np.ones_like(u)
+    foot = _box(u, v, -0.75, 0.2, 0.75, 0.75)
+    return np.minimum(foot, _box(u, v, -0.75, -0.75, -0.2, 0.75)), u + v
 
 
 def _comb(u: FloatArray, v: FloatArray) -> tuple[FloatArray, FloatArray]:
-    spine = _box(u, v, -0.75, -0.8, -0.3, 0.8)
-    teeth = np.maximum(_box(u, v, -0.4, -0.8, 0.75, 0.8), np.abs(np.abs(v) - 0.325) * -1.0 + 0.16)
+    spine = _box(u, v, -0.75, -0.8, -0.25, 0.8)
+    teeth = np.maximum(_box(u, v, -0.4, -0.8, 0.75, 0.8), 0.16 - np.abs(np.abs(v) - 0.325))
     return np.minimum(spine, teeth), -spine
 
 
 def _key(u: FloatArray, v: FloatArray) -> tuple[FloatArray, FloatArray]:
     ring = np.abs(np.hypot(u + 0.42, v) - 0.38) - 0.17
-    blade = np.minimum(_box(u, v, 0.0, -0.15, 0.97, 0.15), _box(u, v, 0.6, 0.0, 0.97, 0.5))
-    return np.minimum(ring, blade), np.ones_like(u)
+    blade = np.minimum(_box(u, v, 0.0, -0.17, 0.97, 0.17), _box(u, v, 0.6, 0.0, 0.97, 0.5))
+    return np.minimum(ring, blade), -0.05 - u
 
 
 def _flag(u: FloatArray, v: FloatArray) -> tuple[FloatArray, FloatArray]:
-    cloth = _box(u, v, -0.55, -0.8, 0.75, 0.2)
+    cloth = _box(u, v, -0.55, -0.8, 0.8, 0.25)
     pole = _box(u, v, -0.8, -0.8, -0.5, 0.95)
-    squares = np.maximum(-np.abs(u - 0.1), -np.abs(v + 0.3)) * np.sign((u - 0.1) * (v + 0.3))
-    return np.minimum(cloth, pole), squares
+    return np.minimum(cloth, pole), _box(u, v, 0.1, -0.8, 0.8, -0.25)
 
 
 _SHAPES: dict[str, Shape] = {
