@@ -71,6 +71,7 @@ def _verify(arguments: list[str]) -> int:
         Verify(files=tyro.MISSING),
         description="Compare the model with golden files. Example: cast-ray verify tests/golden/*.json",
         arguments=arguments,
+        program="cast-ray verify",
     )
     from cast_ray.verify import run
 
@@ -83,6 +84,7 @@ def _synthesize(arguments: list[str]) -> int:
         Synthesize(folder=tyro.MISSING),
         description="Write the embedded dataset. Example: cast-ray synthesize /tmp/clips --layout ek100",
         arguments=arguments,
+        program="cast-ray synthesize",
     )
     from cast_ray.data.synthetic import synthesize
 

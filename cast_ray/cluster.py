@@ -38,19 +38,20 @@ def connect(*, worker_logs: bool = False) -> bool:
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    local = "RAY_ADDRESS" not in os.environ
-    if ray.is_initialized():
-        return local
+    # Without this, ray.init would join whatever cluster somebody has left running on this machine.
+    address = os.environ.get("RAY_ADDRESS", "local")
     try:
-        ray.init(log_to_driver=worker_logs, logging_level=logging.INFO if worker_logs else logging.ERROR)
+        if not ray.is_initialized():
+            level = logging.INFO if worker_logs else logging.ERROR
+            ray.init(address=address, log_to_driver=worker_logs, logging_level=level)
     except ConnectionError as error:
         raise UserError(
-            f"no Ray cluster at RAY_ADDRESS={os.environ.get('RAY_ADDRESS')}: {error}; start one with "
+            f"no Ray cluster at RAY_ADDRESS={address}: {error}; start one with "
             "`ray start --head`, or unset RAY_ADDRESS to use this machine alone"
         ) from error
     logging.getLogger("ray.train").setLevel(logging.INFO if worker_logs else logging.WARNING)
     logging.getLogger("ray.data").setLevel(logging.INFO if worker_logs else logging.WARNING)
-    return local
+    return address == "local"
 
 
 def call_task(function: Callable[..., Result], *arguments: Any) -> Result:
@@ -80,10 +81,10 @@ def check_room(config: RunConfig, *, may_grow: bool, console: Console) -> None:
     Raises:
         UserError: it does not fit and the cluster cannot grow.
     """
-    scale = config.scale
-    needs = {"CPU": scale.num_workers * scale.cpus_per_worker + config.data.cpus_per_decode}
+    scale, workers = config.scale, max(config.scale.num_workers, config.predictors)
+    needs = {"CPU": workers * scale.cpus_per_worker + config.data.cpus_per_decode}
     if scale.use_gpu:
-        needs["GPU"] = float(scale.num_workers)
+        needs["GPU"] = float(workers)
     has = ray.cluster_resources()
     short = {name: amount for name, amount in needs.items() if has.get(name, 0) < amount}
     if not short:

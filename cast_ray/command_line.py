@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import sys
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -17,7 +18,12 @@ Settings = TypeVar("Settings")
 
 
 def parse(
-    settings: type[Settings], default: Settings, *, description: str, arguments: Sequence[str] | None = None
+    settings: type[Settings],
+    default: Settings,
+    *,
+    description: str,
+    arguments: Sequence[str] | None = None,
+    program: str | None = None,
 ) -> Settings:
     """Parse the command line into `settings`, starting from `default`.
 
@@ -26,24 +32,44 @@ def parse(
         default: values where no flag is given; `tyro.MISSING` makes a flag required.
         description: shown by `--help`, with examples.
         arguments: the command line without the program's name; None takes that of the process.
+        program: the program's name in `--help`; None takes that of the process.
 
     Raises:
         UserError: an unknown flag, or a value that the settings refuse.
         SystemExit: after `--help`, or when a flag's value cannot be read (the text is printed).
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
-    parsed, unknown = tyro.cli(settings, default=default, description=description, args=given, return_unknown_args=True)
-    if unknown:
-        raise UserError(_unknown_flag(unknown[0], _flags(settings, default)))
-    return parsed
+    _check_flags(given, sorted(["--help", *_flags(settings)]))
+    return tyro.cli(settings, default=default, description=description, args=given, prog=program)
 
 
-def _flags(settings: type[Settings], default: Settings) -> list[str]:
-    parser = tyro.extras.get_parser(settings, default=default)
-    return sorted({flag for action in parser._actions for flag in action.option_strings if flag.startswith("--")})
+def _flags(settings: Any, prefix: str = "") -> Iterator[str]:
+    """The flags that tyro makes of a dataclass; a boolean field has the flag that turns it on and the one off."""
+    hints = get_type_hints(settings, include_extras=True)
+    for field in dataclasses.fields(settings):
+        hint, marks = _without_marks(hints[field.name])
+        name = field.name.replace("_", "-")
+        if dataclasses.is_dataclass(hint):
+            hidden = any(getattr(mark, "name", None) == "" for mark in marks)
+            yield from _flags(hint, prefix if hidden else f"{prefix}{name}.")
+        elif not any(mark is tyro.conf.Positional for mark in marks):
+            yield f"--{prefix}{name}"
+            if hint is bool:
+                yield f"--{prefix}no-{name}"
 
 
-def _unknown_flag(unknown: str, flags: list[str]) -> str:
-    near = difflib.get_close_matches(unknown, flags, n=3, cutoff=0.5)
-    suggestion = f"; did you mean {' or '.join(near)}?" if near else "."
-    return f"unknown flag {unknown}{suggestion} Valid flags: {' '.join(flags)}"
+def _without_marks(hint: Any) -> tuple[Any, tuple[Any, ...]]:
+    if get_origin(hint) is Annotated:
+        inner, *marks = get_args(hint)
+        return inner, tuple(marks)
+    return hint, ()
+
+
+def _check_flags(given: list[str], flags: list[str]) -> None:
+    """Raise `UserError` at the first unknown flag, before missing ones are complained about."""
+    for word in given:
+        flag = word.split("=", 1)[0].replace("_", "-")
+        if flag.startswith("--") and flag not in flags:
+            near = difflib.get_close_matches(flag, flags, n=3, cutoff=0.5)
+            suggestion = f"; did you mean {' or '.join(near)}?" if near else "."
+            raise UserError(f"unknown flag {flag}{suggestion} Valid flags: {' '.join(flags)}")

@@ -226,6 +226,8 @@ class ScaleConfig:
     def __post_init__(self) -> None:
         _require_positive("scale.num-workers", self.num_workers)
         _require_positive("scale.cpus-per-worker", self.cpus_per_worker)
+        _require_positive("scale.start-timeout-s", self.start_timeout_s)
+        _require(self.max_failures >= 0, f"scale.max-failures is {self.max_failures}; give 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,14 +240,15 @@ class TestConfig:
     """Views along time."""
     spatial_crops: Literal[1, 3] = 3
     """Views along the longer side of the frame: the centre, or left / centre / right."""
-    num_workers: int = 16
-    """Model replicas that predict in parallel."""
+    num_workers: int | None = None
+    """Model replicas that predict in parallel; None: as many as there were training workers."""
     clips_per_batch: int = 4
     """Clips, with all their views, per forward pass."""
 
     def __post_init__(self) -> None:
         _require_positive("test.temporal-views", self.temporal_views)
-        _require_positive("test.num-workers", self.num_workers)
+        if self.num_workers is not None:
+            _require_positive("test.num-workers", self.num_workers)
         _require_positive("test.clips-per-batch", self.clips_per_batch)
 
 
@@ -284,6 +287,11 @@ class RunConfig:
                 bool(self.name) and "/" not in self.name and not self.name.startswith("."),
                 f"name is '{self.name}'; use a plain folder name",
             )
+
+    @property
+    def predictors(self) -> int:
+        """Model replicas of the evaluation."""
+        return self.scale.num_workers if self.test.num_workers is None else self.test.num_workers
 
     def check_experts(self) -> None:
         """Raise `UserError` if frozen experts would stay untrained without the user having asked for it."""

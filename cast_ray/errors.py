@@ -28,6 +28,6 @@ def run_as_command(command: Callable[[], int | None]) -> None:
         Console(stderr=True, soft_wrap=True).print(Text.assemble(("error: ", "bold red"), str(error)))
         sys.exit(EXIT_USER_ERROR)
     except KeyboardInterrupt:
-        Console(stderr=True).print("interrupted; the same command continues from the latest checkpoint")
+        Console(stderr=True).print("interrupted")
         sys.exit(EXIT_INTERRUPTED)
     sys.exit(status or 0)

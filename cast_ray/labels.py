@@ -9,10 +9,13 @@ from dataclasses import dataclass
 
 from cast_ray.errors import UserError
 
-__all__ = ["LABEL", "NOUN", "VERB", "LabelMap"]
+__all__ = ["ACTION", "LABEL", "NOUN", "VERB", "LabelMap"]
 
 LABEL, VERB, NOUN = "label", "verb", "noun"
 """Names of the label fields: a one-label task has LABEL, a compositional one VERB and NOUN."""
+
+ACTION = "action"
+"""Name of the figures that ask for verb and noun both."""
 
 
 @dataclass(frozen=True)

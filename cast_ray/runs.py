@@ -27,6 +27,7 @@ from cast_ray.evaluation.metrics import Metrics, evaluate
 from cast_ray.evaluation.predict import Evaluation, predict
 from cast_ray.evaluation.predictions import write_predictions
 from cast_ray.evaluation.report import RunRecord, Video, choose_examples, write_report
+from cast_ray.training.build import check_network
 from cast_ray.training.checkpoint import read_history
 from cast_ray.training.loop import train_augment
 from cast_ray.training.trainer import TrainedRun, train
@@ -61,12 +62,14 @@ def run(config: RunConfig, manifest: Manifest, *, console: Console, worker_logs:
     started = time.monotonic()
     config = complete(config)
     config.check_experts()
-    train_augment(config)
+    train_augment(config)  # only to find a malformed RandAugment text now, and not on the workers
     for split in (TRAIN, VALIDATION):
         manifest.split(split)
     check_writable(config.storage)
     local = connect(worker_logs=worker_logs)
     check_room(config, may_grow=not local, console=console)
+    # On a worker, where the weights must be readable; a wrong file or size is found before hours of preparation.
+    call_task(check_network, config, manifest.label_map)
     dataset = prepare(manifest, config.storage, console)
     console.print(f"train: run '{config.name}', {config.optim.epochs} epochs, {config.scale.num_workers} workers")
     trained = train(config, dataset, console)

@@ -3,8 +3,8 @@
 On a cluster of 2 nodes x 8 GPUs, with shared storage:
 
     ray job submit --working-dir . -- python jobs/train_ssv2.py \\
-        --data s3://bucket/ssv2/videos --annotations s3://bucket/ssv2/labels --storage s3://bucket/runs \\
-        --weights.spatial clip_vit_b16.safetensors --weights.temporal videomae_ssv2_b16.pth
+        --data /shared/ssv2/videos --annotations /shared/ssv2/annotations --storage s3://bucket/runs \\
+        --weights.spatial /shared/clip_vit_b16.safetensors --weights.temporal /shared/videomae_ssv2_b16.pth
 
 The same thing small, on two CPU cores (any data in SSV2's layout, for example the embedded dataset):
 
@@ -39,7 +39,7 @@ class Job:
     """Folder with the videos, <id>.webm or <id>.mp4."""
     annotations: str
     """Folder with labels.json, train.json and validation.json."""
-    small: bool = False
+    small: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Run the same thing small: a tiny network on two CPU cores."""
     worker_logs: bool = False
     """Print the logs of Ray's workers too."""

@@ -25,6 +25,9 @@ __all__ = ["CentreView", "ClipLoader", "Sampling", "TestViews", "TrainView", "fr
 
 Frames = NDArray[np.uint8]
 
+_NEEDED = ("clip_id", "labels", "shard", "row", "start_s", "stop_s")
+"""Index columns that loading itself needs."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
@@ -35,6 +38,11 @@ class Sampling:
     stride: int
     size: int
     """Height and width of a view, in pixels."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """[T, S, S, 3]"""
+        return (self.num_frames, self.size, self.size, 3)
 
 
 def frame_sampling(config: RunConfig) -> Sampling:
@@ -56,6 +64,11 @@ class TrainView:
     crop_area: tuple[float, float]
     crop_ratio: tuple[float, float]
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """[T, S, S, 3]"""
+        return self.sampling.shape
+
     def __call__(self, video: Video, first: int, count: int, clip_id: str, epoch: int) -> Frames:
         wanted = self.sampling
         rng = rng_for(self.seed, epoch, clip_id, "frames")
@@ -75,6 +88,11 @@ class CentreView:
     """The one view of validation: central frames, central crop. Frames [T, S, S, 3]."""
 
     sampling: Sampling
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """[T, S, S, 3]"""
+        return self.sampling.shape
 
     def __call__(self, video: Video, first: int, count: int, clip_id: str, epoch: int) -> Frames:
         wanted = self.sampling
@@ -96,6 +114,11 @@ class TestViews:
     temporal_views: int
     spatial_crops: Literal[1, 3]
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """[V, T, S, S, 3]"""
+        return (self.temporal_views * self.spatial_crops, *self.sampling.shape)
+
     def __call__(self, video: Video, first: int, count: int, clip_id: str, epoch: int) -> Frames:
         wanted = self.sampling
         if wanted.kind == "uniform":
@@ -105,6 +128,7 @@ class TestViews:
         frames = video.frames(first + indices.reshape(-1))
         height, width = frames.shape[1:3]
         plan = sampling.three_crops(height, width, wanted.size)
+        frames = crops.resize(frames, plan.resized)  # once for all crops
         which = range(3) if self.spatial_crops == 3 else [1]
         views = [crops.three_crop_view(frames, wanted.size, plan, crop) for crop in which]
         by_crop = np.stack(views).reshape(
@@ -130,7 +154,7 @@ class ClipLoader:
     def __call__(self, rows: pa.Table) -> dict[str, Any]:
         loaded = [self._load(row) for row in rows.select([*_NEEDED, *self.columns]).to_pylist()]
         views = [frames for frames, _ in loaded]
-        blank = np.zeros(self._shape(), np.uint8)
+        blank = np.zeros(self.view.shape, np.uint8)
         return {
             "clip_id": np.array(rows["clip_id"].to_pylist(), dtype=object),
             "labels": np.array(rows["labels"].to_pylist(), dtype=np.int64),
@@ -150,13 +174,3 @@ class ClipLoader:
             return self.view(video, first, count, row["clip_id"], row.get("epoch", 0)), ""
         except UnreadableVideo as error:
             return None, error.reason
-
-    def _shape(self) -> tuple[int, ...]:
-        wanted = self.view.sampling
-        one = (wanted.num_frames, wanted.size, wanted.size, 3)
-        if isinstance(self.view, TestViews):
-            return (self.view.temporal_views * self.view.spatial_crops, *one)
-        return one
-
-
-_NEEDED = ("clip_id", "labels", "shard", "row", "start_s", "stop_s")

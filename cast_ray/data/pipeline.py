@@ -42,7 +42,9 @@ __all__ = [
 ]
 
 TASKS_PER_PASS = 4096
-"""Read tasks that one execution may have: Ray makes them all before it starts, at about a millisecond each."""
+"""Read tasks up to which epochs are put together: Ray makes all tasks of an execution before it starts."""
+PREFETCH = 2
+"""Micro batches that a worker fetches ahead of the one it works on."""
 
 ORDER_COLUMNS = ("epoch", "step", "accumulation", "clip")
 """Columns that give a row's place in the order; `clip` is the index in the split, PADDING where there is none."""
@@ -160,7 +162,7 @@ def pass_dataset(
 
 
 def iterate_run(
-    shard: ray.data.DataIterator, *, plan: PassPlan, rank: int, start: Position, prefetch: int = 2
+    shard: ray.data.DataIterator, *, plan: PassPlan, rank: int, start: Position
 ) -> Iterator[dict[str, np.ndarray]]:
     """The micro batches of one rank from `start` to the end of the run, each checked against the plan.
 
@@ -171,12 +173,12 @@ def iterate_run(
         raise ValueError("this plan repeats one epoch; use iterate_once")
     epochs_left = plan.epochs - start.epoch
     for executions in range(-(-epochs_left // plan.epochs_per_pass)):
-        yield from _iterate_pass(shard, plan.micro_batches(start, executions), plan.order.micro_batch, rank, prefetch)
+        yield from _iterate_pass(shard, plan.micro_batches(start, executions), plan.order.micro_batch, rank)
 
 
 def iterate_once(shard: ray.data.DataIterator, *, plan: PassPlan, rank: int) -> Iterator[dict[str, np.ndarray]]:
     """The micro batches of one rank in one execution of a plan without `epochs`."""
-    return _iterate_pass(shard, plan.micro_batches(Position(), 0), plan.order.micro_batch, rank, prefetch=2)
+    return _iterate_pass(shard, plan.micro_batches(Position(), 0), plan.order.micro_batch, rank)
 
 
 def _iterate_pass(
@@ -184,10 +186,9 @@ def _iterate_pass(
     micro_batches: Iterator[tuple[int, MicroBatch]],
     size: int,
     rank: int,
-    prefetch: int,
 ) -> Iterator[dict[str, np.ndarray]]:
     expected = (place for place in micro_batches if place[1].rank == rank)
-    for batch in shard.iter_batches(batch_size=size, batch_format="numpy", prefetch_batches=prefetch):
+    for batch in shard.iter_batches(batch_size=size, batch_format="numpy", prefetch_batches=PREFETCH):
         expect_rows(batch, next(expected, None))
         yield batch
     missing = next(expected, None)
@@ -224,5 +225,6 @@ def check_unreadable(unreadable: int, clips: int, allowed: float, split: str) ->
     if unreadable / clips > allowed:  # as a product, 29 of 100 would be more than 0.29
         raise UserError(
             f"{unreadable} of {clips} clips in the {split} split are unreadable, more than data.max-unreadable "
-            f"{allowed:.2%}; repair or remove them (each is listed with its reason), or raise --data.max-unreadable"
+            f"{allowed:.2%}; each is listed with its reason. Remove them from the annotations, or raise "
+            "--data.max-unreadable"
         )

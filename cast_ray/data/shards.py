@@ -148,7 +148,7 @@ def write_shard(root: str, plan: ShardPlan) -> int:
     if info.type == pafs.FileType.File:
         return info.size
     storage.create_dir(path.rsplit("/", 1)[0], recursive=True)
-    part = f"{path}.part"
+    part = f"{path}.{uuid.uuid4().hex}.part"  # two jobs may prepare the same dataset at once
     with storage.open_output_stream(part) as sink, pq.ParquetWriter(sink, _SHARD_SCHEMA, compression="none") as writer:
         for clip in plan.clips:
             row = _index_row(clip) | {MEDIA: _read_file(clip)}

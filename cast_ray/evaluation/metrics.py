@@ -9,11 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from cast_ray.evaluation.predictions import Predictions
-from cast_ray.labels import NOUN, VERB
+from cast_ray.labels import ACTION, NOUN, VERB
 
-__all__ = ["ACTION", "FieldMetrics", "Metrics", "confusion_matrix", "evaluate", "top_k_accuracy"]
+__all__ = ["FieldMetrics", "Metrics", "confusion_matrix", "evaluate", "top_k_accuracy"]
 
-ACTION = "action"
 """Name of the pair of verb and noun, as EPIC-KITCHENS calls it."""
 
 TOP_K = 5

@@ -128,7 +128,7 @@ def _predicted(
         _Model,
         fn_constructor_args=(config, checkpoint),
         batch_size=test.clips_per_batch,
-        compute=ActorPoolStrategy(size=test.num_workers),
+        compute=ActorPoolStrategy(size=config.predictors),
         num_gpus=1 if scale.use_gpu else 0,
         num_cpus=0 if scale.use_gpu else scale.cpus_per_worker,
     )

@@ -34,5 +34,5 @@ def small(recipe: RunConfig) -> RunConfig:
             zero_stage=0,
             start_timeout_s=120,
         ),
-        test=dataclasses.replace(recipe.test, num_workers=2, clips_per_batch=16),
+        test=dataclasses.replace(recipe.test, clips_per_batch=16),
     )

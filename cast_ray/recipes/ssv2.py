@@ -45,5 +45,5 @@ def ssv2() -> RunConfig:
             label_smoothing=0.1,
         ),
         scale=ScaleConfig(num_workers=16, use_gpu=True, precision="bf16", zero_stage=1),
-        test=TestConfig(temporal_views=2, spatial_crops=3, num_workers=16),
+        test=TestConfig(temporal_views=2, spatial_crops=3),
     )

@@ -9,10 +9,15 @@ from cast_ray.errors import UserError
 from cast_ray.labels import LabelMap
 
 if TYPE_CHECKING:
-    from cast_ray.config import ModelConfig, WeightsConfig
+    from cast_ray.config import ModelConfig, RunConfig, WeightsConfig
     from cast_ray.models.network import Network
 
-__all__ = ["build_network"]
+__all__ = ["build_network", "check_network"]
+
+
+def check_network(config: RunConfig, label_map: LabelMap) -> None:
+    """Raise the `UserError` that `build_network` would raise on every worker."""
+    build_network(config.model, config.weights, label_map, seed=config.seed)
 
 
 def build_network(model: ModelConfig, weights: WeightsConfig, label_map: LabelMap, *, seed: int) -> tuple[Network, str]:

@@ -33,10 +33,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CheckpointState",
+    "SavedRun",
     "fetch_state",
-    "load_optimizer",
     "load_weights",
     "read_history",
+    "read_run",
     "read_state",
     "write_checkpoint",
 ]
@@ -166,22 +167,36 @@ def load_weights(folder: Path, network: nn.Module, *, frozen: str) -> None:
     network.load_state_dict(weights, strict=False)
 
 
-def load_optimizer(folder: Path) -> dict[str, dict[str, Tensor]]:
-    """The tensors that `DeepSpeedStrategy.load_state` takes."""
-    state: dict[str, dict[str, Tensor]] = {"weights": _load(folder / WEIGHTS_FILE)}
+@dataclass(frozen=True, kw_only=True)
+class SavedRun:
+    """Everything in a checkpoint that a run needs to go on."""
+
+    state: CheckpointState
+    history: list[dict[str, Any]]
+    tensors: dict[str, dict[str, Tensor]]
+    """As `DeepSpeedStrategy.load_state` takes them."""
+
+
+def read_run(folder: Path) -> SavedRun:
+    """Everything in a local checkpoint folder.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    tensors: dict[str, dict[str, Tensor]] = {"weights": _load(folder / WEIGHTS_FILE)}
     for key, tensor in _load(folder / OPTIMIZER_FILE).items():
         kind, name = key.split(".", 1)
-        state.setdefault(kind, {})[name] = tensor
-    return state
+        tensors.setdefault(kind, {})[name] = tensor
+    return SavedRun(state=read_state(folder), history=read_history(folder), tensors=tensors)
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:
     """The rows logged up to a checkpoint."""
-    return [json.loads(line) for line in (folder / HISTORY_FILE).read_text().splitlines()]
-
-
-def _fingerprint(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    path = folder / HISTORY_FILE
+    try:
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {error}; the checkpoint is damaged, use another one") from error
 
 
 def _load(path: Path) -> dict[str, Tensor]:
@@ -189,3 +204,7 @@ def _load(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise UserError(f"cannot read {path}: {error}; the checkpoint is damaged, use another one") from error
+
+
+def _fingerprint(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 import ray.train
@@ -29,22 +29,19 @@ from cast_ray.data.randomness import rng_for
 from cast_ray.errors import UserError
 from cast_ray.labels import LabelMap
 from cast_ray.training.build import build_network
-from cast_ray.training.checkpoint import (
-    CheckpointState,
-    load_optimizer,
-    load_weights,
-    read_history,
-    read_state,
-    write_checkpoint,
-)
+from cast_ray.training.checkpoint import CheckpointState, SavedRun, load_weights, read_run, write_checkpoint
+from cast_ray.training.continuing import check_continues
 from cast_ray.training.losses import soft_cross_entropy
 from cast_ray.training.meter import Interval, Meter
 from cast_ray.training.metrics import ValidationCounts, score
 from cast_ray.training.schedule import learning_rates
 
 if TYPE_CHECKING:
+    from cast_ray.models.network import Network
     from cast_ray.training.progress import Row
     from cast_ray.training.strategy import DeepSpeedStrategy
+
+Value = TypeVar("Value")
 
 __all__ = ["SCORE", "TRAIN_SHARD", "VALIDATION_SHARD", "WorkerJob", "train_worker"]
 
@@ -86,8 +83,8 @@ def train_worker(params: dict[str, Any]) -> dict[str, Any]:
     """Entry point for Ray Train: `params["job"]` is a `WorkerJob`.
 
     Returns:
-        {} or {"user_error": text}. A user's mistake is returned and not raised: all workers find it at the same
-        point, and a raised one would be retried and shown with a stack trace.
+        {} or {"user_error": text}. A user's mistake is returned and not raised: all workers leave at the same point,
+        and a raised one would be retried and shown with a stack trace.
     """
     try:
         _train(params["job"])
@@ -111,22 +108,14 @@ def _train(job: WorkerJob) -> None:
 
 
 def _set_up(job: WorkerJob) -> tuple[_Worker, Position]:
-    # DeepSpeed and timm take seconds to import; the controller, which unpickles this function, needs neither.
+    # DeepSpeed and timm take seconds to import; the controller, which unpickles this module, needs neither.
     from cast_ray.models.groups import parameter_groups
     from cast_ray.training.strategy import DeepSpeedStrategy, deepspeed_config
 
     config = job.config
     if not config.scale.use_gpu:
         torch.set_num_threads(max(1, int(config.scale.cpus_per_worker)))
-    network, frozen = build_network(config.model, config.weights, job.label_map, seed=config.seed)
-    checkpoint = ray.train.get_checkpoint()
-    start, history, moments = Position(), [], None
-    if checkpoint is not None:
-        with checkpoint.as_directory() as folder:
-            state = read_state(Path(folder))
-            _check_same_data(state, job)
-            load_weights(Path(folder), network, frozen=frozen)
-            start, history, moments = state.position, read_history(Path(folder)), load_optimizer(Path(folder))
+    network, frozen, resumed = _together(lambda: _load(job))
     strategy = DeepSpeedStrategy(
         network,
         parameter_groups(network, weight_decay=config.optim.weight_decay, layer_decay=config.optim.layer_decay),
@@ -139,8 +128,8 @@ def _set_up(job: WorkerJob) -> tuple[_Worker, Position]:
             clip_grad=config.optim.clip_grad,
         ),
     )
-    if moments is not None:
-        strategy.load_state(moments)
+    if resumed is not None:
+        strategy.load_state(resumed.tensors)
     worker = _Worker(
         job=job,
         rank=dist.get_rank(),
@@ -148,22 +137,38 @@ def _set_up(job: WorkerJob) -> tuple[_Worker, Position]:
         frozen=frozen,
         augment=train_augment(config),
         learning_rates=_schedule(job),
-        history=history,
+        history=[] if resumed is None else resumed.history,
     )
-    return worker, start
+    return worker, Position() if resumed is None else resumed.state.position
 
 
-def _check_same_data(state: CheckpointState, job: WorkerJob) -> None:
-    if state.label_map.fingerprint != job.label_map.fingerprint:
-        raise UserError(
-            f"the run '{job.config.name}' was started with label map {state.label_map.fingerprint}, this data has "
-            f"{job.label_map.fingerprint}; give the data it was started with, or another --name"
-        )
-    if state.dataset != job.dataset:
-        raise UserError(
-            f"the run '{job.config.name}' was started on dataset {state.dataset}, this is {job.dataset}; "
-            "give the data it was started with, or another --name"
-        )
+def _load(job: WorkerJob) -> tuple[Network, str, SavedRun | None]:
+    """The network with its weights, the fingerprint of the frozen ones, and the latest checkpoint's contents."""
+    network, frozen = build_network(job.config.model, job.config.weights, job.label_map, seed=job.config.seed)
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is None:
+        return network, frozen, None
+    with checkpoint.as_directory() as name:
+        saved = read_run(Path(name))
+        check_continues(saved.state, job.config, job.label_map, job.dataset)
+        load_weights(Path(name), network, frozen=frozen)
+    return network, frozen, saved
+
+
+def _together(work: Callable[[], Value]) -> Value:
+    """Do `work`; if it is a `UserError` on any worker, raise it on all. A collective.
+
+    A weights file may be missing on one node only. The other workers must not wait for that one in the next collective.
+    """
+    result, message = None, None
+    try:
+        result = work()
+    except UserError as error:
+        message = str(error)
+    messages = [text for text in _gather(message) if text is not None]
+    if messages:
+        raise UserError(messages[0])
+    return cast(Value, result)
 
 
 def train_augment(config: RunConfig) -> TrainAugment:
@@ -206,10 +211,12 @@ def _train_epoch(worker: _Worker, stream: Iterator[dict[str, np.ndarray]], epoch
             continue
         if done % job.config.log_every == 0 or step == plan.steps_per_epoch - 1:
             interval = meter.reduce()
-            unreadable += interval.unreadable
             _log_step(worker, interval, done)
-            check_unreadable(unreadable, plan.num_clips, job.config.data.max_unreadable, TRAIN_SHARD)
-    _log_unreadable(worker, found, epoch)
+            if interval.unreadable:
+                unreadable += interval.unreadable
+                _log_unreadable(worker, found, epoch)
+                found.clear()
+                check_unreadable(unreadable, plan.num_clips, job.config.data.max_unreadable, TRAIN_SHARD)
 
 
 def _loss(worker: _Worker, batch: dict[str, np.ndarray], epoch: int) -> Tensor:
@@ -266,14 +273,20 @@ def _log_step(worker: _Worker, interval: Interval, done: int) -> None:
 
 
 def _log_unreadable(worker: _Worker, found: dict[str, str], epoch: int) -> None:
-    """Rank 0 keeps and posts every worker's unreadable clips of an epoch. A collective."""
-    gathered: list[dict[str, str] | None] = [None] * worker.job.train_plan.order.world_size
-    dist.all_gather_object(gathered, found)
+    """Rank 0 keeps and posts every worker's newly found unreadable clips. A collective."""
+    everywhere = _gather(found)
     if worker.rank:
         return
-    for clips in gathered:
-        for clip_id, reason in sorted((clips or {}).items()):
+    for clips in everywhere:
+        for clip_id, reason in sorted(clips.items()):
             _post(worker, {"kind": "unreadable", "epoch": epoch, "clip_id": clip_id, "reason": reason})
+
+
+def _gather(value: Value) -> list[Value]:
+    """Every worker's value, by rank. A collective."""
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
 
 
 def _post(worker: _Worker, row: Row) -> None:
@@ -283,7 +296,7 @@ def _post(worker: _Worker, row: Row) -> None:
 
 def _validate_and_save(worker: _Worker, *, epochs_done: int) -> None:
     job, plan = worker.job, worker.job.train_plan.order
-    validation = _validate(worker)
+    validation = _validate(worker, epochs_done - 1)
     if worker.rank == 0:
         step = epochs_done * plan.steps_per_epoch
         _post(worker, {"kind": "epoch", "epoch": epochs_done, "step": step, "validation": validation})
@@ -306,14 +319,22 @@ def _validate_and_save(worker: _Worker, *, epochs_done: int) -> None:
 
 
 @torch.no_grad()
-def _validate(worker: _Worker) -> dict[str, float]:
+def _validate(worker: _Worker, epoch: int) -> dict[str, float]:
     """Metrics of the whole validation split, one central view of each clip. A collective."""
     job, strategy = worker.job, worker.strategy
+    found: dict[str, str] = {}
     counts = ValidationCounts(job.label_map.fields, strategy.device)
     strategy.engine.eval()
     shard = ray.train.get_dataset_shard(VALIDATION_SHARD)
     for batch in iterate_once(shard, plan=job.validation_plan, rank=worker.rank):
         frames, labels, valid = _to_device(worker, batch)
         counts.add(strategy.forward(normalise(frames, strategy.dtype)), labels, valid)
+        found |= unreadable_clips(batch)
     strategy.engine.train()
+    unreadable = sum(len(clips) for clips in _gather(found))
+    if unreadable:
+        _log_unreadable(worker, found, epoch)
+        check_unreadable(
+            unreadable, job.validation_plan.order.num_clips, job.config.data.max_unreadable, VALIDATION_SHARD
+        )
     return counts.reduce()

@@ -28,7 +28,6 @@ def soft_cross_entropy(logits: Mapping[str, Tensor], targets: Mapping[str, Tenso
     total = torch.zeros((), device=valid.device)
     for field, scores in logits.items():
         log_probabilities = F.log_softmax(scores.float(), dim=-1)
-        # Not multiplied by `valid`: 0 x inf of a broken row would be nan.
         row_losses = torch.where(valid, -(targets[field] * log_probabilities).sum(-1), 0.0)
         total = total + row_losses.mean()
     return total

@@ -9,9 +9,9 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["ValidationCounts", "score"]
+from cast_ray.labels import ACTION, LABEL
 
-ACTION = "action"
+__all__ = ["ValidationCounts", "score"]
 
 
 class ValidationCounts:
@@ -44,4 +44,4 @@ class ValidationCounts:
 
 def score(validation: Mapping[str, float]) -> float:
     """The figure by which the best checkpoint is chosen: action top-1 where there are two fields, else label top-1."""
-    return validation.get(f"{ACTION}_top1", validation.get("label_top1", 0.0))
+    return validation[f"{ACTION}_top1" if f"{ACTION}_top1" in validation else f"{LABEL}_top1"]

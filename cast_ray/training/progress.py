@@ -104,7 +104,7 @@ def describe(row: Row) -> str:
     if row["kind"] == "step":
         return (
             f"  epoch {row['epoch']:6.2f}  step {row['step']:5d}  loss {row['loss']:.3f}  "
-            f"lr {row['learning_rate']:.2e}  {row['clips_per_s']:6.3g} clips/s  "
+            f"lr {row['learning_rate']:.2e}  {_rate(row['clips_per_s'])} clips/s  "
             f"waiting for data {row['data_wait']:4.0%}  left {_minutes(row['seconds_left'])}"
         )
     if row["kind"] == "epoch":
@@ -120,6 +120,10 @@ def describe(row: Row) -> str:
             "if allowed"
         )
     return f"  [yellow]unreadable[/]  clip {escape(row['clip_id'])}: {escape(row['reason'])}"
+
+
+def _rate(clips_per_s: float) -> str:
+    return f"{clips_per_s:6.1f}" if clips_per_s >= 1 else f"{clips_per_s:6.3f}"
 
 
 def _minutes(seconds: float) -> str:

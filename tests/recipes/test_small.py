@@ -45,7 +45,7 @@ def test_it_runs_on_two_cpu_cores_from_scratch(config):
     assert scale.num_workers == 2
     # Something must be left for the decoders, or nothing ever starts.
     assert scale.num_workers * scale.cpus_per_worker + config.data.cpus_per_decode <= 2
-    assert config.test.num_workers * scale.cpus_per_worker + config.data.cpus_per_decode <= 2
+    assert config.predictors * scale.cpus_per_worker + config.data.cpus_per_decode <= 2
     config.check_experts()
 
 

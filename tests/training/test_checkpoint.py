@@ -27,9 +27,9 @@ from cast_ray.training.build import build_network
 from cast_ray.training.checkpoint import (
     CheckpointState,
     fetch_state,
-    load_optimizer,
     load_weights,
     read_history,
+    read_run,
     read_state,
     write_checkpoint,
 )
@@ -94,7 +94,7 @@ def test_what_was_written_is_read_back(folder, network):
         name: getattr(state_of(frozen), name) for name in state.__dataclass_fields__ if name != "fingerprint"
     }
     assert read_history(folder) == HISTORY
-    expected, read = changed(trainable(model)), load_optimizer(folder)
+    expected, read = changed(trainable(model)), read_run(folder).tensors
     assert read.keys() == expected.keys()
     for kind, tensors in expected.items():
         assert read[kind].keys() == tensors.keys()
@@ -231,7 +231,7 @@ def test_another_format_version_is_refused(folder, network):
 def test_a_damaged_tensor_file_is_refused(folder, network, name, damage):
     damage(folder / name)
     with pytest.raises(UserError, match=rf"cannot read .*{name}: .*the checkpoint is damaged, use another one"):
-        load_optimizer(folder)
+        read_run(folder)
     if name.startswith("weights"):
         refuses(folder, network, "the checkpoint is damaged")
 
@@ -262,7 +262,7 @@ def test_nothing_in_a_checkpoint_is_executed_whatever_is_put_there(folder, netwo
     marker.unlink()
     readers = (
         read_state,
-        load_optimizer,
+        read_run,
         read_history,
         lambda path: load_weights(path, network[0], frozen=network[1]),
         lambda path: fetch_state(ray.train.Checkpoint.from_directory(path)),

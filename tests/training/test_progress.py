@@ -70,7 +70,7 @@ def test_every_posted_row_is_printed_once_and_in_order(board, terminal):
         "step   120",
         "loss 2.346",
         "lr 1.50e-03",
-        " 101 clips/s",
+        " 101.0 clips/s",
         "data  12%",
         "1:02:05",
     ):

@@ -1,0 +1,63 @@
+"""Whether a run may go on from a checkpoint: same data, same labels, same settings where they change the result."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cast_ray.config import RunConfig
+from cast_ray.errors import UserError
+from cast_ray.labels import LabelMap
+from cast_ray.training.checkpoint import CheckpointState
+
+__all__ = ["check_continues"]
+
+FREE = {
+    "name",
+    "storage",
+    "log_every",
+    "validate_every",
+    "keep_checkpoints",
+    "scale",
+    "test",
+    "weights",  # compared by the fingerprint of their bytes
+    "data.max_unreadable",
+    "data.clips_per_task",
+    "data.cpus_per_decode",
+}
+"""Settings, or groups of them, that may change between two parts of a run."""
+
+
+def check_continues(state: CheckpointState, config: RunConfig, label_map: LabelMap, dataset: str) -> None:
+    """Raise `UserError` unless the run of `state` can go on with this configuration and data."""
+    if state.label_map.fingerprint != label_map.fingerprint:
+        raise UserError(
+            f"the run '{config.name}' was started with label map {state.label_map.fingerprint}, this data has "
+            f"{label_map.fingerprint}; give the data it was started with, or another --name"
+        )
+    if state.dataset != dataset:
+        raise UserError(
+            f"the run '{config.name}' was started on dataset {state.dataset}, this is {dataset}; "
+            "give the data it was started with, or another --name"
+        )
+    before, now = _settings(state.config), _settings(config.to_dict())
+    changed = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
+    if changed:
+        listed = ", ".join(f"--{_flag(name)} was {before.get(name)}, is {now.get(name)}" for name in changed)
+        raise UserError(
+            f"the run '{config.name}' was started with other settings: {listed}; give the same ones to continue it, or "
+            "another --name"
+        )
+
+
+def _settings(config: dict[str, Any]) -> dict[str, Any]:
+    """The settings that must not change, flat: `optim.epochs` and so on."""
+    flat: dict[str, Any] = {}
+    for group, value in config.items():
+        flat |= (
+            {f"{group}.{name}": inner for name, inner in value.items()} if isinstance(value, dict) else {group: value}
+        )
+    return {name: value for name, value in flat.items() if name not in FREE and name.split(".")[0] not in FREE}
+
+
+def _flag(name: str) -> str:
+    return name.replace("_", "-")
