@@ -6,17 +6,8 @@ from dataclasses import dataclass
 
 __all__ = ["NOUNS", "SOUNDS", "VERBS", "Labels", "balanced_labels", "partner"]
 
-VERBS = (
-    "move-left",
-    "move-right",
-    "move-up",
-    "move-down",
-    "grow",
-    "shrink",
-    "turn-clockwise",
-    "turn-counterclockwise",
-)
-"""Verbs in index order. Verbs `2a` and `2a + 1` are the two directions of axis `a` (x, y, size, angle)."""
+VERBS = ("move-left", "move-right", "move-up", "move-down", "grow", "shrink")
+"""Verbs in index order. Verbs `2a` and `2a + 1` are the two directions of axis `a` (x, y, size)."""
 
 NOUNS = ("arrow", "disc", "corner", "comb", "key", "flag")
 SOUNDS = ("tone", "sweep", "bursts", "clicks")
@@ -39,7 +30,7 @@ def partner(verb: int) -> int:
 def balanced_labels(position: int) -> Labels:
     """Labels of the clip at `position` of an endless list in which the three classes are independent.
 
-    Any 192 consecutive positions hold every combination once; shorter runs are as even as their length allows.
+    Any 144 consecutive positions hold every combination once; shorter runs are as even as their length allows.
     """
     verb, block = position % len(VERBS), position // len(VERBS)
     noun, cycle = block % len(NOUNS), block // len(NOUNS)

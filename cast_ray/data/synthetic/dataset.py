@@ -33,8 +33,6 @@ TEMPLATES = (
     "Moving [something] down",
     "[Something] growing",
     "[Something] shrinking",
-    "Turning [something] clockwise",
-    "Turning [something] counterclockwise",
 )
 """Something-Something-V2 templates in the order of `VERBS`."""
 EK100_COLUMNS = (
