@@ -31,7 +31,7 @@ class Job:
 
     folder: Path = Path("demo")
     """Where clips, checkpoints and the report go."""
-    train_clips: int = 1920
+    train_clips: int = 4096
     """Clips to train on."""
     validation_clips: int = 384
     """Held-out clips."""

@@ -22,9 +22,16 @@ def small(recipe: RunConfig) -> RunConfig:
         augment=AugmentConfig(
             crop_area=(0.7, 1.0), crop_ratio=(0.9, 1.1), flip=recipe.augment.flip, rand_augment=None, mixup_alpha=0.0
         ),
-        batch=BatchConfig(global_batch=64, micro_batch=32),
+        batch=BatchConfig(global_batch=32, micro_batch=16),
         optim=OptimConfig(
-            epochs=10, base_lr=8e-3, min_lr=1e-5, warmup_epochs=1, layer_decay=1.0, label_smoothing=0.0, clip_grad=1.0
+            epochs=14,
+            base_lr=16e-3,
+            min_lr=16e-5,
+            warmup_epochs=1,
+            layer_decay=1.0,
+            betas=(0.9, 0.98),
+            label_smoothing=0.0,
+            clip_grad=1.0,
         ),
         scale=ScaleConfig(
             num_workers=2,

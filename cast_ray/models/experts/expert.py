@@ -16,7 +16,10 @@ from cast_ray.models.attention import Window
 from cast_ray.models.experts.adapter import BOTTLENECK
 from cast_ray.models.experts.block import Block
 
-__all__ = ["Expert", "ExpertSize", "TokenLayout", "make_blocks"]
+__all__ = ["Expert", "ExpertSize", "TokenLayout", "init_patches", "make_blocks"]
+
+PATCH_GAIN = 3.5
+"""Standard deviation of a new patch embedding's weights, times the square root of its fan-in."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +183,16 @@ def make_blocks(
         _init_linear(block.mlp.fc1, std=(2 * size.width) ** -0.5)
         _init_linear(block.mlp.fc2, std=into_residual)
     return blocks
+
+
+def init_patches(patch: nn.Conv2d | nn.Conv3d) -> None:
+    """Draw the weights of a patch embedding for training from scratch.
+
+    Neighbouring pixels are alike, so that a patch says less than its number of pixels promises, and the position
+    table hides what PyTorch's default (a gain of 0.58) makes of it. docs/log.md has the figures.
+    """
+    fan_in = patch.weight[0].numel()
+    nn.init.normal_(patch.weight, std=PATCH_GAIN * fan_in**-0.5)
 
 
 def _init_linear(linear: nn.Linear, *, std: float) -> None:

@@ -11,7 +11,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from cast_ray.models.attention import SPACE
-from cast_ray.models.experts.expert import Expert, ExpertSize, TokenLayout, make_blocks
+from cast_ray.models.experts.expert import Expert, ExpertSize, TokenLayout, init_patches, make_blocks
 
 __all__ = ["QuickGELU", "spatial_expert"]
 
@@ -35,6 +35,7 @@ class SpatialEmbedding(nn.Module):
         self.class_token = nn.Parameter(scale * torch.randn(size.width))
         self.positions = nn.Parameter(scale * torch.randn(1 + size.patches, size.width))
         self.patch = nn.Conv2d(3, size.width, kernel_size=size.patch_size, stride=size.patch_size, bias=False)
+        init_patches(self.patch)
         self.norm = nn.LayerNorm(size.width, eps=NORM_EPS)
 
     def forward(self, clip: Tensor) -> Tensor:

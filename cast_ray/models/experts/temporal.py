@@ -11,7 +11,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from cast_ray.models.attention import SPACE_TIME
-from cast_ray.models.experts.expert import Expert, ExpertSize, TokenLayout, make_blocks
+from cast_ray.models.experts.expert import Expert, ExpertSize, TokenLayout, init_patches, make_blocks
 
 __all__ = ["sine_cosine_table", "temporal_expert"]
 
@@ -34,6 +34,7 @@ class TemporalEmbedding(nn.Module):
         super().__init__()
         kernel = (size.tubelet_size, size.patch_size, size.patch_size)
         self.patch = nn.Conv3d(3, size.width, kernel_size=kernel, stride=kernel)
+        init_patches(self.patch)
         table = sine_cosine_table(size.steps * size.patches, size.width).view(size.steps, size.patches, size.width)
         self.register_buffer("positions", table, persistent=False)
 
