@@ -24,7 +24,7 @@ def small(recipe: RunConfig) -> RunConfig:
         ),
         batch=BatchConfig(global_batch=32, micro_batch=16),
         optim=OptimConfig(
-            epochs=14,
+            epochs=12,
             base_lr=16e-3,
             min_lr=16e-5,
             warmup_epochs=1,

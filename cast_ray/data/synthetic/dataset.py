@@ -178,9 +178,9 @@ def _check(
             raise UserError(f"{name} is {value}; it must be at least 1")
     if num_frames < 2:
         raise UserError(f"num_frames is {num_frames}; a motion needs at least 2 frames")
-    if size < 16 or size % 4 or size in UNREADABLE_SIZES:
+    if size < 20 or size % 4 or size in UNREADABLE_SIZES:
         raise UserError(
-            f"size is {size}; use a multiple of 4 from 16 on, except {list(UNREADABLE_SIZES)}, which decord cannot read"
+            f"size is {size}; use a multiple of 4 from 20 on, except {list(UNREADABLE_SIZES)}, which decord cannot read"
         )
 
 

@@ -23,7 +23,10 @@ TRAIN_ROWS = (
     "knife,2,\"['knife', 'fork']\",\"[2, 3]\"\n"
 )
 VALIDATION_ROWS = "P01_11_0,P01,P01_11,00:00:00.56,00:00:00.00,00:00:01.89,1,113,take fork,take,0,fork,3,['fork'],[3]\n"
-VERBS = "id,key,instances,category\n0,take,\"['take', 'grab']\",retrieve\n1,open,['open'],access\n2,turn-on,['turn-on'],access\n"
+VERBS = (
+    "id,key,instances,category\n0,take,\"['take', 'grab']\",retrieve\n1,open,['open'],access\n"
+    "2,turn-on,['turn-on'],access\n"
+)
 NOUNS = (
     "id,key,instances,category\n0,door,['door'],appliances\n1,light,['light'],appliances\n"
     "2,knife,['knife'],cutlery\n3,fork,['fork'],cutlery\n"
