@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 import ray.train
+import ray.train.torch
 import torch
 import torch.distributed as dist
 from ray.actor import ActorHandle
@@ -113,7 +114,9 @@ def _set_up(job: WorkerJob) -> tuple[_Worker, Position]:
     from cast_ray.training.strategy import DeepSpeedStrategy, deepspeed_config
 
     config = job.config
-    if not config.scale.use_gpu:
+    if config.scale.use_gpu:
+        torch.cuda.set_device(ray.train.torch.get_device())  # NCCL gathers objects through the current device
+    else:
         torch.set_num_threads(max(1, int(config.scale.cpus_per_worker)))
     network, frozen, resumed = _together(lambda: _load(job))
     strategy = DeepSpeedStrategy(
