@@ -23,7 +23,6 @@ _ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # a report waits for the controller's next look
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",  # our own lines say more, and bars are noise in a job's log
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the coming default; says so in the log of every task otherwise
 }
 
 

@@ -93,7 +93,8 @@ def complete(config: RunConfig) -> RunConfig:
 
 def show(metrics: Metrics, evaluation: Evaluation, console: Console) -> None:
     """Print the headline figures."""
-    table = Table(title=f"top-1 on {len(evaluation.predictions.clip_ids)} validation clips")
+    console.print(f"top-1 on {len(evaluation.predictions.clip_ids)} validation clips:")
+    table = Table()
     table.add_column("field")
     table.add_column("top-1", justify="right")
     for name, value in metrics.summary().items():

@@ -38,13 +38,15 @@ def prepare(manifest: Manifest, storage: str, console: Console) -> ShardedDatase
     root = f"{storage}/shards/{fingerprint(manifest)}"
     dataset = open_dataset(root)
     if dataset is not None:
-        console.print(f"data: {dataset.index.num_rows} clips, prepared before, at {root}")
+        console.print(f"data: {dataset.index.num_rows} clips, prepared before, at {root}", soft_wrap=True)
         return dataset
     plans = shard_plan(manifest)
-    with Progress(console=console, transient=True) as progress:
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         size = sum(progress.track(_written(root, plans), total=len(plans), description="data: writing shards"))
     dataset = write_index(root, manifest)
-    console.print(f"data: {dataset.index.num_rows} clips in {len(plans)} shards, {size / 1e6:.1f} MB, at {root}")
+    console.print(
+        f"data: {dataset.index.num_rows} clips in {len(plans)} shards, {size / 1e6:.1f} MB, at {root}", soft_wrap=True
+    )
     return dataset
 
 

@@ -7,6 +7,7 @@ draws what the undisturbed one would have drawn.
 from __future__ import annotations
 
 import itertools
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -109,15 +110,16 @@ def _train(job: WorkerJob) -> None:
 
 
 def _set_up(job: WorkerJob) -> tuple[_Worker, Position]:
-    # DeepSpeed and timm take seconds to import; the controller, which unpickles this module, needs neither.
-    from cast_ray.models.groups import parameter_groups
-    from cast_ray.training.strategy import DeepSpeedStrategy, deepspeed_config
-
     config = job.config
     if config.scale.use_gpu:
         torch.cuda.set_device(ray.train.torch.get_device())  # NCCL gathers objects through the current device
     else:
+        os.environ["DS_ACCELERATOR"] = "cpu"  # DeepSpeed, imported below, would take a GPU if the machine has one
         torch.set_num_threads(max(1, int(config.scale.cpus_per_worker)))
+    # DeepSpeed and timm take seconds to import; the controller, which unpickles this module, needs neither.
+    from cast_ray.models.groups import parameter_groups
+    from cast_ray.training.strategy import DeepSpeedStrategy, deepspeed_config
+
     network, frozen, resumed = _together(lambda: _load(job))
     strategy = DeepSpeedStrategy(
         network,

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import deepspeed
 import deepspeed.ops
 import torch
+from deepspeed.accelerator import get_accelerator
 from deepspeed.utils import (
     safe_get_full_fp32_param,
     safe_get_full_optimizer_state,
@@ -57,10 +58,11 @@ class DeepSpeedStrategy:
     def __init__(
         self, network: nn.Module, groups: list[dict[str, Any]], *, betas: tuple[float, float], config: dict[str, Any]
     ) -> None:
-        if not torch.cuda.is_available():
+        on_gpu = get_accelerator().device_name() != "cpu"
+        if not on_gpu:
             _skip_compiled_operators()
         # Learning rate 0 until the loop sets one: nothing may move before the schedule says so.
-        optimizer = torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=1e-8, fused=torch.cuda.is_available())
+        optimizer = torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=1e-8, fused=on_gpu)
         self.engine, *_ = deepspeed.initialize(model=network, optimizer=optimizer, config=config)
         self._trainable = {name: p for name, p in network.named_parameters() if p.requires_grad}
         self._sharded = config["zero_optimization"]["stage"] > 0 or config["bf16"]["enabled"]

@@ -88,7 +88,7 @@ def test_unreadable_clips_are_listed_in_log_history_and_report(submitted: tuple)
     folder, _, _, output = submitted
     history = read_history(max(folder.glob("checkpoint_2*")))
     unreadable = [(row["epoch"], row["clip_id"]) for row in history if row["kind"] == "unreadable"]
-    assert unreadable == [(0, "5"), (1, "5")]
+    assert unreadable == [(0, "5"), (0, "1000003"), (1, "5"), (1, "1000003")]
     page = (folder / "report.html").read_text()
     for clip_id in ("5", "1000003"):
         assert f"clip {clip_id}: " in output

@@ -21,8 +21,9 @@ def synthesize(
     if dataset.complete:
         console.print(f"clips: written before, in {folder}", soft_wrap=True)
         return dataset
+    console.print("clips: rendering")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("clips: rendering")
         write_dataset(
             folder,
