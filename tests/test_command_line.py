@@ -125,8 +125,14 @@ GOOD = ["--data", "videos", "--annotations", "annotations", "--small"]
     [
         ([*GOOD, "--optim.epoch", "3"], "unknown flag --optim.epoch; did you mean --optim.epochs"),
         ([*GOOD, "--optim.epochs", "few"], "--optim.epochs"),
-        ([*GOOD, "--optim.warmup-epochs", "11"], "optim.warmup-epochs 11.0 is more than optim.epochs 10"),
-        ([*GOOD, "--batch.micro-batch", "24"], "use --batch.global-batch 48 or 96, or another micro batch"),
+        (
+            [*GOOD, "--optim.warmup-epochs", "9", "--optim.epochs", "8"],
+            "optim.warmup-epochs 9.0 is more than optim.epochs 8",
+        ),
+        (
+            [*GOOD, "--batch.micro-batch", "24", "--batch.global-batch", "64"],
+            "use --batch.global-batch 48 or 96, or another",
+        ),
         (GOOD[:4], "--weights.spatial FILE"),
         ([], "--annotations"),
         (["--data", "nowhere", *GOOD[2:]], "the video folder 'nowhere' does not exist"),

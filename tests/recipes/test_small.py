@@ -60,5 +60,5 @@ def test_its_network_trains_whole_and_is_small():
 
 def test_single_settings_can_still_be_changed():
     made = small(ssv2())
-    changed = dataclasses.replace(made, batch=dataclasses.replace(made.batch, micro_batch=16))
+    changed = dataclasses.replace(made, batch=dataclasses.replace(made.batch, micro_batch=made.batch.micro_batch // 2))
     assert changed.batch.accumulation(changed.scale.num_workers) == 2
