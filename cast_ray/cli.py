@@ -21,7 +21,7 @@ USAGE = """usage: cast-ray COMMAND [FLAGS]
   verify FILE...      compare the model with golden files; one JSON object per file
   synthesize FOLDER   write the embedded dataset: rendered, encoded, labelled clips
 
-`cast-ray COMMAND --help` explains one command. Training and evaluation are jobs: see jobs/.
+`cast-ray COMMAND --help` explains one command. Training, evaluation and the demonstration are jobs: see jobs/.
 """
 
 
@@ -86,8 +86,10 @@ def _synthesize(arguments: list[str]) -> int:
         arguments=arguments,
         program="cast-ray synthesize",
     )
-    from cast_ray.data.synthetic import synthesize
+    from cast_ray.data.synthetic import SyntheticDataset, synthesize
 
+    if SyntheticDataset.below(settings.folder).complete:
+        raise UserError(f"'{settings.folder}' already holds a dataset; give another folder or remove it first")
     console = Console()
     dataset = synthesize(
         settings.folder,

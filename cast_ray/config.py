@@ -227,6 +227,10 @@ class ScaleConfig:
         _require_positive("scale.num-workers", self.num_workers)
         _require_positive("scale.cpus-per-worker", self.cpus_per_worker)
         _require_positive("scale.start-timeout-s", self.start_timeout_s)
+        _require(
+            self.precision != "bf16" or self.zero_stage > 0,
+            "scale.zero-stage 0 does not go with scale.precision bf16; use --scale.zero-stage 1 or 2, or float32",
+        )
         _require(self.max_failures >= 0, f"scale.max-failures is {self.max_failures}; give 0 or more")
 
 

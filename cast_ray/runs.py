@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import mimetypes
 import tempfile
 import time
 from dataclasses import dataclass
@@ -13,7 +14,6 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs as pafs
-import ray.train
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -22,7 +22,7 @@ from cast_ray.cluster import call_task, check_room, connect
 from cast_ray.config import RunConfig
 from cast_ray.data.manifest import TRAIN, VALIDATION, Manifest
 from cast_ray.data.prepare import prepare
-from cast_ray.data.shards import ShardedDataset, check_writable, read_media
+from cast_ray.data.shards import ShardedDataset, check_writable, filesystem, read_media
 from cast_ray.evaluation.metrics import Metrics, evaluate
 from cast_ray.evaluation.predict import Evaluation, predict
 from cast_ray.evaluation.predictions import write_predictions
@@ -79,16 +79,27 @@ def run(config: RunConfig, manifest: Manifest, *, console: Console, worker_logs:
     metrics = evaluate(evaluation.predictions)
     report = _write_results(config, dataset, trained, evaluation, metrics, seconds=time.monotonic() - started)
     show(metrics, evaluation, console)
-    finished = FinishedRun(name=str(config.name), metrics=metrics, report=report, checkpoint=trained.best.path)
+    finished = FinishedRun(
+        name=str(config.name),
+        metrics=metrics,
+        report=report,
+        checkpoint=f"{trained.folder}/{Path(trained.best.path).name}",
+    )
     console.print(f"checkpoint: {finished.checkpoint}\nreport: {finished.report}", soft_wrap=True)
     return finished
 
 
 def complete(config: RunConfig) -> RunConfig:
-    """The configuration with a name, and with storage that does not depend on the working folder."""
+    """The configuration with a name, and with paths that do not depend on the working folder: workers have another."""
     storage = config.storage if "://" in config.storage else str(Path(config.storage).expanduser().absolute())
+    weights = {expert: str(Path(path).expanduser().absolute()) for expert, path in config.weights.paths().items()}
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    return dataclasses.replace(config, storage=storage, name=config.name or f"{config.model.name}-{stamp}")
+    return dataclasses.replace(
+        config,
+        storage=storage,
+        weights=dataclasses.replace(config.weights, **weights),
+        name=config.name or f"{config.model.name}-{stamp}",
+    )
 
 
 def show(metrics: Metrics, evaluation: Evaluation, console: Console) -> None:
@@ -127,17 +138,22 @@ def _write_results(
         quarantined=sorted((unreadable | dict(evaluation.unreadable)).items()),
         seconds=seconds,
     )
-    filesystem, target = ray.train.Checkpoint(trained.folder).filesystem, trained.folder
+    storage, target = filesystem(trained.folder)
     with tempfile.TemporaryDirectory() as name:
         local = Path(name)
         write_predictions(local / "predictions.parquet", evaluation.predictions)
-        (local / "metrics.json").write_text(json.dumps(metrics.summary(), indent=2))
+        (local / "metrics.json").write_text(
+            json.dumps({"checkpoint": evaluation.predictions.checkpoint, **metrics.summary()}, indent=2)
+        )
         write_report(record, local / "report.html")
-        pafs.copy_files(str(local), target, destination_filesystem=filesystem)
+        pafs.copy_files(str(local), target, destination_filesystem=storage)
     return f"{trained.folder}/report.html"
 
 
 def _videos(dataset: ShardedDataset, clip_ids: tuple[str, ...]) -> dict[str, Video]:
     rows = dataset.index.filter(pc.is_in(dataset.index["clip_id"], value_set=pa.array(clip_ids)))
     media = read_media(dataset.uri, rows["shard"].to_pylist(), rows["row"].to_pylist())
-    return {clip_id: Video(data=data) for clip_id, data in zip(rows["clip_id"].to_pylist(), media, strict=True)}
+    return {
+        row["clip_id"]: Video(data=data, mime=mimetypes.guess_type(row["uri"])[0] or "video/mp4")
+        for row, data in zip(rows.to_pylist(), media, strict=True)
+    }

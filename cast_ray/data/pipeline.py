@@ -225,6 +225,6 @@ def check_unreadable(unreadable: int, clips: int, allowed: float, split: str) ->
     if unreadable / clips > allowed:  # as a product, 29 of 100 would be more than 0.29
         raise UserError(
             f"{unreadable} of {clips} clips in the {split} split are unreadable, more than data.max-unreadable "
-            f"{allowed:.2%}; each is listed with its reason. Remove them from the annotations, or raise "
-            "--data.max-unreadable"
+            f"{allowed:.2%}; each is listed with its reason. Remove them from the annotations, or repair them and "
+            "delete the prepared shards, or raise --data.max-unreadable"
         )

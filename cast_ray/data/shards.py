@@ -211,9 +211,9 @@ def read_media(root: str, shards: Sequence[str], rows: Sequence[int]) -> Iterato
         yield table[MEDIA][0].as_py()
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=1024)
 def _open_shard(root: str, shard: str) -> pq.ParquetFile:
-    """An open shard; the cache keeps footers, so that a clip costs one range read."""
+    """An open shard. The cache keeps footers: while the shards fit into it, a clip costs one range read."""
     storage, base = filesystem(root)
     return pq.ParquetFile(storage.open_input_file(f"{base}/{shard}"))
 

@@ -13,8 +13,6 @@ from cast_ray.labels import ACTION, NOUN, VERB
 
 __all__ = ["FieldMetrics", "Metrics", "confusion_matrix", "evaluate", "top_k_accuracy"]
 
-"""Name of the pair of verb and noun, as EPIC-KITCHENS calls it."""
-
 TOP_K = 5
 
 

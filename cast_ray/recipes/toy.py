@@ -14,4 +14,4 @@ __all__ = ["toy"]
 def toy() -> RunConfig:
     """The small form of the SSV2 recipe (no flips: left and right are labels), with a schedule for this dataset."""
     recipe = small(ssv2())
-    return dataclasses.replace(recipe, name="demo", storage="demo", validate_every=4, log_every=32)
+    return dataclasses.replace(recipe, storage="demo", validate_every=4, log_every=32)

@@ -97,16 +97,18 @@ def train_worker(params: dict[str, Any]) -> dict[str, Any]:
 
 def _train(job: WorkerJob) -> None:
     worker, start = _set_up(job)
+    shard = ray.train.get_dataset_shard(TRAIN_SHARD)
+    stream = iterate_run(shard, plan=job.train_plan, rank=worker.rank, start=start)
     try:
-        shard = ray.train.get_dataset_shard(TRAIN_SHARD)
-        stream = iterate_run(shard, plan=job.train_plan, rank=worker.rank, start=start)
         for epoch in range(start.epoch, job.config.optim.epochs):
             _train_epoch(worker, stream, epoch, start.step if epoch == start.epoch else 0)
             done = epoch + 1
             if done % job.config.validate_every == 0 or done == job.config.optim.epochs:
                 _validate_and_save(worker, epochs_done=done)
-    finally:
+    except UserError:  # found by all workers together; after any other error the others may still wait in a collective
         worker.strategy.close()
+        raise
+    worker.strategy.close()
 
 
 def _set_up(job: WorkerJob) -> tuple[_Worker, Position]:
@@ -248,8 +250,8 @@ def _loss(worker: _Worker, batch: dict[str, np.ndarray], epoch: int) -> Tensor:
 def _to_device(worker: _Worker, batch: dict[str, np.ndarray]) -> tuple[Tensor, dict[str, Tensor], Tensor]:
     """Frames uint8 [B, T, H, W, 3], labels per field [B], valid [B]."""
     device = worker.strategy.device
-    # Ray hands out read-only views of shared memory, which torch must not be given to write to.
-    frames = torch.from_numpy(np.ascontiguousarray(batch["frames"]).copy()).to(device, non_blocking=True)
+    # Copied, because Ray hands out read-only views of shared memory, and torch knows no read-only tensors.
+    frames = torch.from_numpy(np.array(batch["frames"])).to(device)
     columns = torch.from_numpy(batch["labels"].astype(np.int64)).to(device)
     labels = {field: columns[:, i] for i, field in enumerate(worker.job.label_map.fields)}
     return frames, labels, torch.from_numpy(batch["valid"].astype(bool)).to(device)

@@ -29,13 +29,14 @@ def deepspeed_config(
     """The complete DeepSpeed configuration of a run.
 
     The optimiser is ours (`torch.optim.AdamW`), so that no operator has to be compiled and the parameter groups stay as
-    they are. Gradients are reduced in float32 even for bf16: 16 workers' sums lose too many digits otherwise.
+    they are. Gradients are reduced in float32 even for bf16: 16 workers' sums lose too many digits otherwise. Updates
+    are not skipped silently when a gradient is not finite; the loop stops the run at the loss that follows.
     """
     return {
         "train_micro_batch_size_per_gpu": micro_batch,
         "gradient_accumulation_steps": accumulation,
         "gradient_clipping": clip_grad,
-        "bf16": {"enabled": precision == "bf16"},
+        "bf16": {"enabled": precision == "bf16", "check_grad_overflow": False},
         "communication_data_type": "fp32",
         "zero_optimization": {"stage": zero_stage},
         "steps_per_print": None,

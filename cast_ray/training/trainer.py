@@ -150,7 +150,7 @@ def _trainer(config: RunConfig, dataset: ShardedDataset, job: WorkerJob, folder:
                 num_to_keep=config.keep_checkpoints, checkpoint_score_attribute=SCORE, checkpoint_score_order="max"
             ),
             callbacks=[_ShowFailures(job.board)],
-            failure_config=ray.train.FailureConfig(max_failures=scale.max_failures, controller_failure_limit=1),
+            failure_config=ray.train.FailureConfig(max_failures=scale.max_failures, controller_failure_limit=0),
         ),
     )
 

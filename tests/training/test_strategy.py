@@ -93,14 +93,44 @@ def run_rank(rank: int, port: int, folder: str) -> None:
         if rank == 0:
             torch.save(states, Path(folder) / f"{precision}-{stage}.pt")
 
+    losses = [real_network_loss(precision) for precision in ("float32", "bf16")]
+    if rank == 0:
+        torch.save(torch.tensor(losses), Path(folder) / "losses.pt")
+
+
+def real_network_loss(precision: str) -> float:
+    """Loss of a tiny CAST with frozen experts after three updates on one batch."""
+    from cast_ray.config import ModelConfig, WeightsConfig
+    from cast_ray.labels import LabelMap
+    from cast_ray.models.groups import parameter_groups
+    from cast_ray.training.build import build_network
+    from cast_ray.training.strategy import DeepSpeedStrategy, deepspeed_config
+
+    model = ModelConfig(name="cast_tiny", num_frames=8, image_size=32, drop_path=0.0)
+    network, _ = build_network(model, WeightsConfig(), LabelMap({"label": tuple("abcde")}), seed=0)
+    groups = parameter_groups(network, weight_decay=0.05, layer_decay=0.75)
+    config = deepspeed_config(precision=precision, zero_stage=1, micro_batch=2, accumulation=1, clip_grad=0.0)
+    strategy = DeepSpeedStrategy(network, groups, betas=(0.9, 0.999), config=config)
+    clips = torch.randn(2, 3, 8, 32, 32, generator=torch.Generator().manual_seed(0))
+    for _ in range(4):
+        loss = nn.functional.cross_entropy(strategy.forward(clips)["label"].float(), torch.tensor([1, 4]))
+        strategy.step(loss, 0.01)
+    return loss.item()
+
 
 @pytest.fixture(scope="module")
-def states(tmp_path_factory: pytest.TempPathFactory) -> dict:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What rank 0 wrote."""
     folder = tmp_path_factory.mktemp("strategy")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     mp.spawn(run_rank, args=(port, str(folder)), nprocs=WORLD_SIZE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def states(folder: Path) -> dict:
     return {case: torch.load(folder / f"{case[0]}-{case[1]}.pt", weights_only=True) for case in CASES}
 
 
@@ -121,3 +151,9 @@ def test_a_restored_run_continues_bit_for_bit(states: dict, case: tuple) -> None
     for kind, tensors in through.items():
         for name, expected in tensors.items():
             assert torch.equal(resumed[kind][name], expected), (kind, name)
+
+
+def test_cast_with_frozen_experts_trains_in_bf16_as_in_float32(folder: Path) -> None:
+    in_float32, in_bf16 = torch.load(folder / "losses.pt", weights_only=True).tolist()
+    assert in_float32 < 1.5 < torch.tensor(5.0).log()
+    assert abs(in_bf16 - in_float32) < 0.05

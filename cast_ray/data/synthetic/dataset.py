@@ -67,6 +67,11 @@ class SyntheticDataset:
     annotations: Path
     """Folder with the official annotation files, and sounds.csv (clip_id, sound, sound_class)."""
 
+    @classmethod
+    def below(cls, root: Path) -> SyntheticDataset:
+        """The places in a dataset's folder, written or not."""
+        return cls(videos=root / "videos", annotations=root / "annotations")
+
     @property
     def complete(self) -> bool:
         """Whether everything is written: sounds.csv is the last file."""
@@ -121,7 +126,7 @@ def write_dataset(
     """
     _check(layout, train_clips, validation_clips, size, num_frames, frames_per_second, workers)
     root = Path(root)
-    dataset = SyntheticDataset(videos=root / "videos", annotations=root / "annotations")
+    dataset = SyntheticDataset.below(root)
     if dataset.complete:
         raise UserError(f"'{root}' already holds a dataset; give another folder or remove it first")
     dataset.videos.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ def synthesize(
     folder: Path, *, layout: Layout, train_clips: int, validation_clips: int, seed: int, console: Console
 ) -> SyntheticDataset:
     """The dataset in `folder`, written on all cores unless a complete one is there; arguments as `write_dataset`."""
-    dataset = SyntheticDataset(videos=folder / "videos", annotations=folder / "annotations")
+    dataset = SyntheticDataset.below(folder)
     if dataset.complete:
         console.print(f"clips: written before, in {folder}", soft_wrap=True)
         return dataset

@@ -40,7 +40,8 @@ class TemporalEmbedding(nn.Module):
 
     def forward(self, clip: Tensor) -> Tensor:
         """Clip [B, 3, T, H, W] to tokens [B, U, N, D]."""
-        return rearrange(self.patch(clip), "b d u h w -> b u (h w) d") + self.positions
+        tokens = rearrange(self.patch(clip), "b d u h w -> b u (h w) d")
+        return tokens + self.positions.to(tokens.dtype)  # DeepSpeed casts parameters to bf16, but not buffers
 
 
 def temporal_expert(size: ExpertSize) -> Expert:
