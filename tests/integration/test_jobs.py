@@ -23,10 +23,10 @@ TRAIN_CLIPS, VALIDATION_CLIPS = 96, 33
 JOB_TIMEOUT_S = 600
 
 
-def submit(head, environment: dict[str, str], *flags: str) -> tuple[int, str]:
+def submit(head, environment: dict[str, str], *flags: str, job: str = "train_ssv2") -> tuple[int, str]:
     """`ray job submit`, followed to its end: exit status and what the user sees."""
     command = ["ray", "job", "submit", "--address", head.dashboard, "--working-dir", str(REPOSITORY), "--"]
-    command += ["python", "jobs/train_ssv2.py", *flags]
+    command += ["python", f"jobs/{job}.py", *flags]
     finished = subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=JOB_TIMEOUT_S, cwd=REPOSITORY, check=False
     )
@@ -48,7 +48,17 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> SyntheticDataset:
 def submitted(head, cluster_environment: dict[str, str], clips: SyntheticDataset, tmp_path_factory) -> tuple:
     storage = tmp_path_factory.mktemp("storage")
     flags = ["--small", "--data", str(clips.videos), "--annotations", str(clips.annotations)]
-    flags += ["--storage", str(storage), "--name", "first", "--optim.epochs", "2", "--data.max-unreadable", "0.05"]
+    # A URI, as on a cluster; every other test has plain folders.
+    flags += [
+        "--storage",
+        f"file://{storage}",
+        "--name",
+        "first",
+        "--optim.epochs",
+        "2",
+        "--data.max-unreadable",
+        "0.05",
+    ]
     status, output = submit(head, cluster_environment, *flags)
     return storage / "first", flags, status, output
 
@@ -82,6 +92,28 @@ def test_every_readable_validation_clip_is_counted_exactly_once(submitted: tuple
     assert sorted(predictions.clip_ids) == sorted(listed - {"1000003"})
     assert set(predictions.num_views.tolist()) == {6}
     np.testing.assert_allclose(predictions.probabilities["label"].sum(1), 1.0, atol=1e-5)
+
+
+def test_the_evaluation_job_finds_the_same_figures_and_refuses_other_labels(
+    submitted: tuple, head, cluster_environment, clips, tmp_path
+) -> None:
+    folder = submitted[0]
+    best = json.loads((folder / "metrics.json").read_text())
+    (checkpoint,) = [p for p in folder.glob("checkpoint_2*") if read_state(p).fingerprint == best["checkpoint"]]
+    output = tmp_path / "again.parquet"
+    flags = [str(checkpoint), "--data", str(clips.videos), "--annotations", str(clips.annotations)]
+    status, text = submit(head, cluster_environment, *flags, "--output", str(output), job="evaluate")
+    assert status == 0, text
+    expected, found = read_predictions(folder / "predictions.parquet"), read_predictions(output)
+    assert found.clip_ids == expected.clip_ids
+    np.testing.assert_array_equal(found.probabilities["label"], expected.probabilities["label"])
+
+    other = write_dataset(tmp_path / "clips", layout="ek100", train_clips=8, validation_clips=8)
+    flags = [str(checkpoint), "--data", str(other.videos), "--annotations", str(other.annotations)]
+    status, text = submit(head, cluster_environment, *flags, "--layout", "ek100", job="evaluate")
+    assert status != 0
+    assert "was trained with label map" in text
+    assert "Traceback" not in text
 
 
 def test_unreadable_clips_are_listed_in_log_history_and_report(submitted: tuple) -> None:

@@ -21,10 +21,15 @@ def synthesize(
     if dataset.complete:
         console.print(f"clips: written before, in {folder}", soft_wrap=True)
         return dataset
-    console.print("clips: rendering")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("clips: rendering")
+
+        def show(done: int, total: int) -> None:
+            if done == 1 and not console.is_terminal:
+                console.print(f"clips: rendering {total}")
+            bar.update(task, completed=done, total=total)
+
         write_dataset(
             folder,
             layout=layout,
@@ -32,7 +37,7 @@ def synthesize(
             validation_clips=validation_clips,
             seed=seed,
             workers=os.cpu_count() or 1,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=show,
         )
     console.print(f"clips: {train_clips} to train on and {validation_clips} held out, in {folder}", soft_wrap=True)
     return dataset
