@@ -1,7 +1,7 @@
 """What the objects look like: one shape with its pattern per noun, drawn with soft edges.
 
 A shape lives in object coordinates: it faces +x, y points down and it fits into the unit circle. None looks the same
-after a rotation of less than a full turn, so that turning is visible for every noun. A distance is negative inside.
+after a rotation of less than a full turn, so that the tilt is visible for every noun. A distance is negative inside.
 """
 
 from __future__ import annotations
