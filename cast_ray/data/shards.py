@@ -18,6 +18,7 @@ import hashlib
 import json
 import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,11 @@ from cast_ray.labels import LabelMap
 
 __all__ = [
     "MEDIA",
+    "ShardPlan",
     "ShardedDataset",
     "check_writable",
+    "filesystem",
+    "fingerprint",
     "open_dataset",
     "read_media",
     "shard_plan",
@@ -148,12 +152,10 @@ def write_shard(root: str, plan: ShardPlan) -> int:
     if info.type == pafs.FileType.File:
         return info.size
     storage.create_dir(path.rsplit("/", 1)[0], recursive=True)
-    part = f"{path}.{uuid.uuid4().hex}.part"  # two jobs may prepare the same dataset at once
-    with storage.open_output_stream(part) as sink, pq.ParquetWriter(sink, _SHARD_SCHEMA, compression="none") as writer:
+    with _written_whole(storage, path) as sink, pq.ParquetWriter(sink, _SHARD_SCHEMA, compression="none") as writer:
         for clip in plan.clips:
             row = _index_row(clip) | {MEDIA: _read_file(clip)}
             writer.write_table(pa.Table.from_pylist([row], schema=_SHARD_SCHEMA))
-    storage.move(part, path)
     return storage.get_file_info(path).size
 
 
@@ -166,7 +168,7 @@ def write_index(root: str, manifest: Manifest) -> ShardedDataset:
         for row, clip in enumerate(plan.clips)
     ]
     index = pa.Table.from_pylist(rows, schema=_INDEX_SCHEMA)
-    with storage.open_output_stream(f"{base}/index.parquet") as sink:
+    with _written_whole(storage, f"{base}/index.parquet") as sink:
         pq.write_table(index, sink)
     head = {
         "format_version": FORMAT_VERSION,
@@ -175,9 +177,8 @@ def write_index(root: str, manifest: Manifest) -> ShardedDataset:
         "label_map": manifest.label_map.to_json(),
     }
     text = json.dumps(head, indent=2).encode()
-    with storage.open_output_stream(f"{base}/dataset.json.part") as sink:
+    with _written_whole(storage, f"{base}/dataset.json") as sink:
         sink.write(text)
-    storage.move(f"{base}/dataset.json.part", f"{base}/dataset.json")
     return ShardedDataset(uri=root, label_map=manifest.label_map, fingerprint=head["fingerprint"], index=index)
 
 
@@ -216,6 +217,15 @@ def _open_shard(root: str, shard: str) -> pq.ParquetFile:
     """An open shard. The cache keeps footers: while the shards fit into it, a clip costs one range read."""
     storage, base = filesystem(root)
     return pq.ParquetFile(storage.open_input_file(f"{base}/{shard}"))
+
+
+@contextmanager
+def _written_whole(storage: pafs.FileSystem, path: str) -> Iterator[pa.NativeFile]:
+    """A stream to a file that has its name only when the block has ended without an error."""
+    part = f"{path}.{uuid.uuid4().hex}.part"  # two jobs may prepare the same dataset at once
+    with storage.open_output_stream(part) as sink:
+        yield sink
+    storage.move(part, path)
 
 
 def _index_row(clip: Clip) -> dict[str, Any]:
