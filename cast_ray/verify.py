@@ -13,6 +13,7 @@ import sys
 import time
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,12 @@ from torch import Tensor
 from cast_ray.data.sampling import dense_test_views, three_crops, uniform_test_views
 from cast_ray.errors import UserError
 from cast_ray.labels import LABEL
-from cast_ray.models.cast import CastSize, build_cast
+from cast_ray.models.assemble import assemble
 from cast_ray.models.groups import parameter_groups
+from cast_ray.models.named import NAMED
 from cast_ray.models.network import Network
+from cast_ray.models.options import ModelOptions, vary
+from cast_ray.models.spec import VideoInput
 from cast_ray.training.schedule import learning_rates
 from cast_ray.weights.cast_author import load_author, to_author
 
@@ -137,18 +141,19 @@ def _by_field(value: Any) -> dict[str, Any]:
 
 def _build(golden: dict[str, Any], path: Path) -> Network:
     config = golden["config"]
-    size = CastSize(
-        img_size=config["img_size"],
+    options = ModelOptions(
         patch_size=config["patch_size"],
-        num_frames=config["num_frames"],
-        tubelet_size=config["tubelet_size"],
         width=config["embed_dim"],
         depth=config["depth"],
         num_heads=config["num_heads"],
         mlp_ratio=int(config["mlp_ratio"]),
         down_ratio=config["down_ratio"],
     )
-    network = build_cast(size, _by_field(config["num_classes"]))
+    video = VideoInput(
+        image_size=config["img_size"], num_frames=config["num_frames"], frames_per_step=config["tubelet_size"]
+    )
+    spec = replace(vary(NAMED["cast_base_patch16_224"], options), video=video)
+    network = assemble(spec, _by_field(config["num_classes"]))
     rule = PARAMETER_RULE.search(golden["parameter_rule"])
     if rule is None:
         raise UserError(f"{path} has an unknown parameter_rule: {golden['parameter_rule']!r}")

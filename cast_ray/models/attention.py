@@ -5,13 +5,16 @@ Legend: B batch, T time steps (tubelets, U elsewhere), N and M tokens per step, 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-__all__ = ["SPACE", "SPACE_TIME", "TIME", "Window", "windowed_attention"]
+from cast_ray.models.spec import WindowName
+
+__all__ = ["SPACE", "SPACE_TIME", "TIME", "WINDOWS", "Window", "windowed_attention"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,13 +34,16 @@ TIME = Window(axes=("time",), batch="(b n)", tokens="t")
 SPACE = Window(axes=("space",), batch="(b t)", tokens="n")
 SPACE_TIME = Window(axes=("time", "space"), batch="b", tokens="(t n)")
 
+WINDOWS: Mapping[WindowName, Window] = {"time": TIME, "space": SPACE, "space_time": SPACE_TIME}
+"""Windows by the name they have in a specification."""
+
 
 def windowed_attention(query: Tensor, key: Tensor, value: Tensor, *, window: Window, num_heads: int) -> Tensor:
     """Scaled dot-product attention of every window of `query` to the same window of `key` and `value`.
 
     Args:
         query: [B, T, N, D]
-        key: [B, T', M, D]; T' = T for the window SPACE, M = N for the window TIME.
+        key: [B, T', M, D]; T' = T for the window SPACE, M = N for the window TIME, any grid for SPACE_TIME.
         value: as `key`.
         window: which tokens form one attention.
         num_heads: number of heads, a divisor of D.

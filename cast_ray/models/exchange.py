@@ -1,38 +1,36 @@
-"""What experts tell each other between attention and feed-forward: bottleneck cross-attention.
+"""What experts tell each other between attention and feed-forward: bottleneck cross-attention and its alternatives.
 
-CAST, arXiv 2311.18825, section 3.2, equations 7 and 8, table 3.
+CAST, arXiv 2311.18825, section 3.2, equations 7 and 8, tables 1b, 1c and 3.
 Legend: B batch, T time steps, S special tokens, N patches per step, D width, R reduced width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from timm.layers import DropPath
 from torch import Tensor, nn
 
-from cast_ray.models.attention import Window, windowed_attention
+from cast_ray.errors import UserError
+from cast_ray.models.attention import WINDOWS, Window, windowed_attention
+from cast_ray.models.experts.adapter import Adapter
 from cast_ray.models.experts.expert import TokenLayout
+from cast_ray.models.layers import new_linear
+from cast_ray.models.spec import Direction, ExchangeSpec
 
-__all__ = ["BottleneckExchange", "Exchange"]
+__all__ = ["CrossAttention", "Side", "bottleneck_width", "check_grids", "enter", "leave", "talk"]
 
 NORM_EPS = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
-class Exchange:
-    """One direction of talk: patches of `target` query patches of `source` inside `window`."""
+class Side:
+    """One end of a direction: the tokens' layout, and the attention heads that suit their width."""
 
-    source: str
-    target: str
-    window: Window
-
-    @property
-    def name(self) -> str:
-        return f"{self.source}_to_{self.target}"
+    layout: TokenLayout
+    num_heads: int
 
 
 class Positions(nn.Module):
@@ -52,21 +50,38 @@ class Positions(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Multi-head attention from target patches [B, T, N, R] to source patches, both with positions of their own."""
+    """Multi-head attention from target patches [B, T, N, R] to source patches [B, T', M, R'], inside a window.
 
-    def __init__(self, window: Window, *, target: TokenLayout, source: TokenLayout, width: int, num_heads: int) -> None:
+    Args:
+        direction: names the window.
+        target, source: the two sides; tables of positions are made for their grids.
+        target_width, source_width: R and R'.
+        num_heads: attention heads at width R.
+        learned: whether both sides have tables of positions.
+        zero_start: whether the output projection starts at zero.
+    """
+
+    def __init__(
+        self,
+        direction: Direction,
+        *,
+        target: TokenLayout,
+        source: TokenLayout,
+        target_width: int,
+        source_width: int,
+        num_heads: int,
+        learned: bool,
+        zero_start: bool,
+    ) -> None:
         super().__init__()
-        self.window = window
+        self.window = WINDOWS[direction.window]
         self.num_heads = num_heads
-        position_std = (width // num_heads) ** -0.5
-        self.target_positions = Positions(target, window, width, std=position_std)
-        self.source_positions = Positions(source, window, width, std=position_std)
-        self.query = nn.Linear(width, width)
-        self.key_value = nn.Linear(width, 2 * width)
-        self.project = nn.Linear(width, width)
-        for linear in (self.query, self.key_value, self.project):
-            nn.init.trunc_normal_(linear.weight, std=0.02)
-            nn.init.zeros_(linear.bias)
+        std = (target_width // num_heads) ** -0.5
+        self.target_positions = Positions(target, self.window, target_width, std=std) if learned else nn.Identity()
+        self.source_positions = Positions(source, self.window, source_width, std=std) if learned else nn.Identity()
+        self.query = new_linear(target_width, target_width)
+        self.key_value = new_linear(source_width, 2 * target_width)
+        self.project = new_linear(target_width, target_width, std=0.0 if zero_start else 0.02)
 
     def forward(self, target: Tensor, source: Tensor) -> Tensor:
         query = self.query(self.target_positions(target))
@@ -75,98 +90,108 @@ class CrossAttention(nn.Module):
         return self.project(windowed_attention(query, key, value, window=self.window, num_heads=self.num_heads))
 
 
-class BottleneckExchange(nn.Module):
-    """All exchanges of one block. They read the same inputs; each result is added to its target with drop path.
+class Lateral(nn.Module):
+    """A linear map of the source's patches, to be added to the target's patches at the same place; starts at zero."""
 
-    Every expert involved has one reduction (linear, norm) that its exchanges share, every target one expansion that
-    starts at zero, so a fresh exchange changes nothing. Special tokens of the target skip the attention: they pass
-    reduction, activation and expansion only.
-
-    Args:
-        exchanges: the directions; names must be distinct.
-        layouts: token layout of each expert by name.
-        width: D.
-        down_ratio: D / R.
-        num_heads: attention heads at width R.
-        drop_path: chance of dropping a whole update, per clip.
-
-    Raises:
-        ValueError: a window needs equal grids on both sides and they differ.
-    """
-
-    def __init__(
-        self,
-        exchanges: Sequence[Exchange],
-        *,
-        layouts: Mapping[str, TokenLayout],
-        width: int,
-        down_ratio: int,
-        num_heads: int,
-        drop_path: float,
-    ) -> None:
+    def __init__(self, target_width: int, source_width: int) -> None:
         super().__init__()
-        for exchange in exchanges:
-            _check_grids(exchange, layouts)
-        reduced = width // down_ratio
-        involved = sorted({name for exchange in exchanges for name in (exchange.source, exchange.target)})
-        targets = sorted({exchange.target for exchange in exchanges})
-        self.exchanges = tuple(exchanges)
-        self.special = {name: layouts[name].special for name in involved}
-        self.reduce = nn.ModuleDict({name: _Reduce(width, reduced) for name in involved})
-        self.attention = nn.ModuleDict(
-            {
-                exchange.name: CrossAttention(
-                    exchange.window,
-                    target=layouts[exchange.target],
-                    source=layouts[exchange.source],
-                    width=reduced,
-                    num_heads=num_heads,
-                )
-                for exchange in exchanges
-            }
-        )
-        self.expand = nn.ModuleDict({name: _expansion(reduced, width) for name in targets})
-        self.drop_path = DropPath(drop_path)
+        self.project = new_linear(source_width, target_width, std=0.0)
 
-    def forward(self, tokens: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Tokens [B, T, S + N, D] of every expert, before to after the exchange."""
-        special, patches = {}, {}
-        for name, reduce in self.reduce.items():
-            reduced = reduce(tokens[name])
-            special[name], patches[name] = reduced[:, :, : self.special[name]], reduced[:, :, self.special[name] :]
-        updated = dict(tokens)
-        for exchange in self.exchanges:
-            attended = self.attention[exchange.name](patches[exchange.target], patches[exchange.source])
-            hidden = F.gelu(torch.cat([special[exchange.target], attended], dim=2))
-            update = self.expand[exchange.target](hidden)
-            updated[exchange.target] = updated[exchange.target] + self.drop_path(update)
-        return updated
+    def forward(self, target: Tensor, source: Tensor) -> Tensor:
+        return self.project(source)
 
 
-class _Reduce(nn.Module):
-    """Linear D -> R and a norm."""
+class Reduce(nn.Module):
+    """Into the bottleneck: linear D -> R and a norm."""
 
     def __init__(self, width: int, reduced: int) -> None:
         super().__init__()
-        self.linear = nn.Linear(width, reduced)
+        self.linear = new_linear(width, reduced)
         self.norm = nn.LayerNorm(reduced, eps=NORM_EPS)
-        nn.init.trunc_normal_(self.linear.weight, std=0.02)
-        nn.init.zeros_(self.linear.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(self.linear(x))
 
 
-def _expansion(reduced: int, width: int) -> nn.Linear:
-    linear = nn.Linear(reduced, width)
-    nn.init.zeros_(linear.weight)
-    nn.init.zeros_(linear.bias)
-    return linear
+class Expand(nn.Linear):
+    """Out of the bottleneck: GELU and a linear map R -> D that starts at zero, so a fresh exchange changes nothing."""
+
+    def __init__(self, reduced: int, width: int) -> None:
+        super().__init__(reduced, width)
+        nn.init.zeros_(self.weight)
+        nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(F.gelu(x))
 
 
-def _check_grids(exchange: Exchange, layouts: Mapping[str, TokenLayout]) -> None:
-    target, source = layouts[exchange.target], layouts[exchange.source]
-    if "time" not in exchange.window.axes and target.steps != source.steps:
-        raise ValueError(f"{exchange.name} attends within a time step, but the experts have {target} and {source}")
-    if "space" not in exchange.window.axes and target.patches != source.patches:
-        raise ValueError(f"{exchange.name} attends within a location, but the experts have {target} and {source}")
+def bottleneck_width(spec: ExchangeSpec, sides: Mapping[str, Side]) -> tuple[int, int]:
+    """R of an exchange and its attention heads: both come from the narrowest of the experts involved.
+
+    Raises:
+        UserError: the widths do not divide.
+    """
+    narrowest = min((sides[name] for name in spec.experts), key=lambda side: side.layout.width)
+    width, heads = narrowest.layout.width, narrowest.num_heads
+    if width % spec.down_ratio or (width // spec.down_ratio) % heads:
+        raise UserError(
+            f"width {width} / down_ratio {spec.down_ratio} = {width / spec.down_ratio:g} is not a multiple of "
+            f"{heads} attention heads; change one of the three"
+        )
+    return width // spec.down_ratio, heads
+
+
+def enter(spec: ExchangeSpec, name: str, sides: Mapping[str, Side]) -> nn.Module:
+    """What the tokens of expert `name` pass before they meet another expert's."""
+    width = sides[name].layout.width
+    if spec.kind == "bottleneck":
+        return Reduce(width, bottleneck_width(spec, sides)[0])
+    return nn.Identity() if spec.kind == "lateral" else nn.LayerNorm(width, eps=NORM_EPS)
+
+
+def talk(spec: ExchangeSpec, direction: Direction, sides: Mapping[str, Side]) -> nn.Module:
+    """How patches of one expert read those of the other."""
+    target, source = sides[direction.target], sides[direction.source]
+    if spec.kind == "lateral":
+        return Lateral(target.layout.width, source.layout.width)
+    widths, heads = (target.layout.width, source.layout.width), target.num_heads
+    if spec.kind == "bottleneck":
+        reduced, heads = bottleneck_width(spec, sides)
+        widths = reduced, reduced
+    return CrossAttention(
+        direction,
+        target=target.layout,
+        source=source.layout,
+        target_width=widths[0],
+        source_width=widths[1],
+        num_heads=heads,
+        learned=spec.positions == "learned",
+        zero_start=spec.kind == "attention",
+    )
+
+
+def leave(spec: ExchangeSpec, name: str, sides: Mapping[str, Side]) -> nn.Module | None:
+    """What special tokens of expert `name` and answers to its patches pass before they are added; None for nothing."""
+    width = sides[name].layout.width
+    if spec.kind == "bottleneck":
+        return Expand(bottleneck_width(spec, sides)[0], width)
+    return Adapter(width, skip=False) if spec.kind == "attention_adapter" else None
+
+
+def check_grids(spec: ExchangeSpec, sides: Mapping[str, Side]) -> None:
+    """Raise `UserError` if a window, or a lateral connection, needs equal grids and the experts' differ."""
+    lateral = spec.kind == "lateral"
+    talks, remedy = ("adds", "use another kind of exchange") if lateral else ("attends", "use the window space_time")
+    for direction in spec.directions:
+        target, source = sides[direction.target].layout, sides[direction.source].layout
+        axes = () if lateral else WINDOWS[direction.window].axes
+        if "time" not in axes and target.steps != source.steps:
+            raise UserError(
+                f"{direction.name} {talks} within a time step, but the experts have {target.steps} and {source.steps} "
+                f"steps; {remedy}"
+            )
+        if "space" not in axes and target.patches != source.patches:
+            raise UserError(
+                f"{direction.name} {talks} within a location, but the experts have {target.patches} and "
+                f"{source.patches} patches; {remedy}"
+            )

@@ -2,33 +2,49 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
-__all__ = ["Adapter"]
+from cast_ray.models.layers import new_linear
+
+__all__ = ["BOTTLENECK", "Adapter"]
 
 BOTTLENECK = 4
 """The adapter is this many times narrower than the tokens (CAST, arXiv 2311.18825, section 3)."""
 
 
 class Adapter(nn.Module):
-    """Linear D -> D/4, GELU, Linear D/4 -> D, optionally around a skip connection.
+    """Linear D -> D/4, an activation, Linear D/4 -> D, optionally around a skip connection.
 
     The last layer starts at zero, so that a fresh adapter is the identity (with skip) or nothing (without).
+
+    Args:
+        width: D.
+        skip: whether the input is added to the output.
+        out_width: channels of the output; D by default, and needed to be D with a skip.
+        activation: module class between the two layers.
+        zero_start: False draws the last layer like the first.
     """
 
-    def __init__(self, width: int, *, skip: bool) -> None:
+    def __init__(
+        self,
+        width: int,
+        *,
+        skip: bool,
+        out_width: int | None = None,
+        activation: Callable[[], nn.Module] = nn.GELU,
+        zero_start: bool = True,
+    ) -> None:
         super().__init__()
-        self.reduce = nn.Linear(width, width // BOTTLENECK)
-        self.expand = nn.Linear(width // BOTTLENECK, width)
+        middle = width // BOTTLENECK
+        self.reduce = new_linear(width, middle)
+        self.activation = activation()
+        self.expand = new_linear(middle, width if out_width is None else out_width, std=0.0 if zero_start else 0.02)
         self.skip = skip
-        nn.init.trunc_normal_(self.reduce.weight, std=0.02)
-        nn.init.zeros_(self.reduce.bias)
-        nn.init.zeros_(self.expand.weight)
-        nn.init.zeros_(self.expand.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        adapted = self.expand(F.gelu(self.reduce(x)))
+        adapted = self.expand(self.activation(self.reduce(x)))
         return x + adapted if self.skip else adapted
 
     def extra_repr(self) -> str:
