@@ -5,76 +5,124 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cast_ray.errors import UserError
 
-__all__ = ["VideoFolder", "find_annotation", "index_names", "read_csv", "read_json"]
+__all__ = [
+    "VideoFolder",
+    "below",
+    "find_annotation",
+    "index_names",
+    "read_class_names",
+    "read_csv",
+    "read_json",
+    "read_lines",
+    "seconds",
+    "whole_number",
+]
 
 VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".mov", ".avi")
 """In order of preference where a folder holds the same clip twice."""
 NUM_EXAMPLES = 5
+DEPTH = 2
+"""Levels of subfolders in which videos are looked for: <split>/<class>, <participant>/videos."""
+
+# Plain seconds, or hours, minutes and seconds.
+TIME = re.compile(r"(?:(\d+):([0-5]\d):(?=[0-5]\d(?:\.|$)))?(\d+(?:\.\d*)?)", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoFolder:
-    """The video files that lie directly in one folder."""
+    """The video files in one folder and its subfolders."""
 
     path: str
-    names: dict[str, str]
-    """File name without suffix -> file name."""
-    subfolders: frozenset[str]
+    files: dict[str, str]
+    """Path below the folder without suffix -> path with suffix."""
+    places: dict[str, list[str]]
+    """File name without suffix -> its keys in `files`, one for each subfolder that has it."""
 
     @classmethod
-    def scan(cls, path: Path | str) -> VideoFolder:
-        """List the folder once: asking for each of 220,000 files by itself takes minutes on a network file system.
+    def scan(cls, path: Path | str, depth: int = DEPTH) -> VideoFolder:
+        """List each folder once: asking for each of 220,000 files by itself takes minutes on a network file system.
+
+        Args:
+            path: the folder.
+            depth: levels of subfolders to look into.
 
         Raises:
             UserError: there is no such folder.
         """
         if not os.path.isdir(path):
             raise UserError(f"the video folder '{path}' does not exist; give the folder that holds the clips' files")
-        names: dict[str, str] = {}
-        subfolders = set()
-        with os.scandir(path) as entries:
+        folder = cls(path=os.path.abspath(path), files={}, places={})
+        folder._list("", depth)
+        for key in folder.files:
+            folder.places.setdefault(key.rsplit("/", 1)[-1], []).append(key)
+        return folder
+
+    def _list(self, below: str, depth: int) -> None:
+        subfolders = []
+        with os.scandir(os.path.join(self.path, below)) as entries:
             for entry in entries:
                 stem, suffix = os.path.splitext(entry.name)
                 if suffix.lower() in VIDEO_SUFFIXES:
-                    names[stem] = min(names.get(stem, entry.name), entry.name, key=_preference)
-                elif entry.is_dir():
-                    subfolders.add(entry.name)
-        return cls(path=os.path.abspath(path), names=names, subfolders=frozenset(subfolders))
+                    key, file = below + stem, below + entry.name
+                    self.files[key] = min(self.files.get(key, file), file, key=_preference)
+                elif depth and entry.is_dir():
+                    subfolders.append(f"{below}{entry.name}/")
+        for subfolder in sorted(subfolders):
+            self._list(subfolder, depth - 1)
 
-    def uri(self, stem: str) -> str:
-        return os.path.join(self.path, self.names[stem])
+    def find(self, *names: str) -> str | None:
+        """Absolute path of the first of `names` that there is, None if there is none.
 
-    def require(self, stems: Sequence[str], *, annotations: Path) -> None:
-        """Raise `UserError` if a file is missing for any of `stems`; `annotations` is the file that names them."""
-        missing = [stem for stem in stems if stem not in self.names]
-        if missing:
-            raise UserError(
-                f"'{annotations}' names {len(missing)} clips of {len(stems)} that have no video file in '{self.path}': "
-                f"{', '.join(missing[:NUM_EXAMPLES])}{' ...' if len(missing) > NUM_EXAMPLES else ''}; "
-                f"add the files ({', '.join(VIDEO_SUFFIXES)}) or remove the clips from the annotations"
-            )
+        Args:
+            names: a path below the folder without suffix, or a bare file name without suffix, which is found in any
+                subfolder.
+
+        Raises:
+            UserError: several subfolders have a file of that bare name.
+        """
+        for name in names:
+            keys = [name] if name in self.files and "/" in name else self.places.get(name, [])
+            if len(keys) > 1:
+                raise UserError(
+                    f"'{self.path}' has more than one video '{name}': "
+                    f"{', '.join(self.files[key] for key in keys[:NUM_EXAMPLES])}; keep the right one"
+                )
+            if keys:
+                return os.path.join(self.path, self.files[keys[0]])
+        return None
+
+
+def below(name: str, where: str) -> PurePosixPath:
+    """The path `name`; `UserError` if it leads out of the folder that it is relative to. `where` names its place."""
+    path = PurePosixPath(name)
+    if not path.parts or path.is_absolute() or ".." in path.parts:
+        raise UserError(f"{where}: the video is called {name!r}; give a path below the video folder, without '..'")
+    return path
 
 
 def find_annotation(folder: Path | str, *names: str) -> Path:
-    """The first of `names` that exists in `folder`.
+    """The one of `names` that exists in `folder`.
 
     Raises:
-        UserError: the folder or all of the files are missing.
+        UserError: the folder or all of the files are missing, or there is more than one of them.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"the annotation folder '{folder}' does not exist; give the folder that holds {names[0]}")
-    for name in names:
-        if (folder / name).is_file():
-            return folder / name
-    raise UserError(f"'{folder}' has no {' or '.join(names)}; give the folder with the official annotation files")
+    found = [name for name in names if (folder / name).is_file()]
+    if not found:
+        raise UserError(f"'{folder}' has no {' or '.join(names)}; give the folder with the official annotation files")
+    if len(found) > 1:
+        raise UserError(f"'{folder}' has {' and '.join(found)}; keep only the file that is meant")
+    return folder / found[0]
 
 
 def read_json(path: Path) -> Any:
@@ -90,41 +138,101 @@ def read_json(path: Path) -> Any:
         raise UserError(f"'{path}' is not UTF-8 text ({error}); download or write the file again") from error
 
 
-def read_csv(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield (line number, row) of a CSV file with a header that has at least `columns`.
+def read_csv(path: Path, columns: Sequence[str], *, header: bool = True) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield (line number, row) of a CSV file.
+
+    Args:
+        path: the file.
+        columns: columns that the header must have; without a header, all columns in order.
+        header: whether the first line names the columns.
 
     Raises:
         UserError: a column is missing from the header, a row is short or long, or the file is not CSV text.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file, strict=True)
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, fieldnames=None if header else columns, strict=True)
             absent = [column for column in columns if column not in (reader.fieldnames or ())]
             if absent:
                 raise UserError(f"'{path}' has no column {absent}; its header has {list(reader.fieldnames or ())}")
             for row in reader:
                 if None in row or None in row.values():
                     raise UserError(
-                        f"'{path}', line {reader.line_num}: the row does not have as many fields as the header"
+                        f"'{path}', line {reader.line_num}: the row does not have as many fields as "
+                        + ("the header" if header else f"there are columns ({', '.join(columns)})")
                     )
                 yield reader.line_num, row
     except (csv.Error, UnicodeDecodeError) as error:
         raise UserError(f"'{path}' is not a valid CSV file ({error}); download or write the file again") from error
 
 
-def index_names(pairs: Iterable[tuple[int, str]], *, path: Path) -> tuple[str, ...]:
-    """Class names in index order from (index, name) pairs; `UserError` if the indices are not 0, 1, 2 ... once each."""
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield (line number, text without surrounding blanks) of the lines of a text file that are not empty."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"'{path}' is not UTF-8 text ({error}); download or write the file again") from error
+    for line, content in enumerate(text.split("\n"), start=1):
+        if content.strip():
+            yield line, content.strip()
+
+
+def read_class_names(path: Path) -> tuple[str, ...]:
+    """Class names in index order from the columns `id` and `key` of a CSV file, as the EPIC datasets have them."""
+    return index_names(
+        [
+            (whole_number(row["id"], f"'{path}', line {line}: id"), row["key"])
+            for line, row in read_csv(path, ("id", "key"))
+        ],
+        path=path,
+    )
+
+
+def index_names(pairs: Iterable[tuple[int, str]], *, path: Path, first: int = 0) -> tuple[str, ...]:
+    """Class names in index order from (index, name) pairs.
+
+    Args:
+        pairs: the classes of a file.
+        path: the file.
+        first: the index from which it counts.
+
+    Raises:
+        UserError: the indices are not `first`, `first` + 1 ... once each.
+    """
     ordered = sorted(pairs)
     indices = [index for index, _ in ordered]
-    if indices != list(range(len(ordered))):
+    expected = range(first, first + len(ordered))
+    if indices != list(expected):
         repeated = sorted({index for index in indices if indices.count(index) > 1})
-        missing = sorted(set(range(len(ordered))) - set(indices))
+        missing = sorted(set(expected) - set(indices))
         raise UserError(
-            f"'{path}' has {len(ordered)} classes, whose indices must be 0 to {len(ordered) - 1}, once each; "
+            f"'{path}' has {len(ordered)} classes, whose indices must be {first} to {expected.stop - 1}, once each; "
             f"missing: {missing[:NUM_EXAMPLES]}, repeated: {repeated[:NUM_EXAMPLES]}"
         )
     return tuple(name for _, name in ordered)
 
 
-def _preference(name: str) -> tuple[int, str]:
-    return VIDEO_SUFFIXES.index(os.path.splitext(name)[1].lower()), name
+def whole_number(text: str, what: str) -> int:
+    """The number in `text`; `UserError` if it is none. `what` names file, line and column."""
+    try:
+        return int(text)
+    except ValueError as error:
+        raise UserError(f"{what} is {text!r}; it must be a whole number") from error
+
+
+def seconds(text: str, what: str) -> float:
+    """Seconds from plain seconds ("7.44") or a time ("00:01:07.440"); `UserError` if it is neither.
+
+    Args:
+        text: the time.
+        what: names file, line and column.
+    """
+    match = TIME.fullmatch(text.strip())
+    if match is None:
+        raise UserError(f"{what} is {text!r}; it must be HH:MM:SS.sss or a number of seconds")
+    hours, minutes, rest = match.groups()
+    return int(hours or 0) * 3600 + int(minutes or 0) * 60 + float(rest)
+
+
+def _preference(file: str) -> tuple[int, str]:
+    return VIDEO_SUFFIXES.index(os.path.splitext(file)[1].lower()), file

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cast_ray.data.catalog import read_ek100
+from cast_ray.data.catalog.ek100 import Ek100Subsets, read_ek100, read_ek100_subsets
 from cast_ray.data.manifest import TRAIN, VALIDATION
 from cast_ray.errors import UserError
 from cast_ray.labels import NOUN, VERB
@@ -133,7 +133,7 @@ def test_a_class_that_is_no_number_is_located(dataset):
 def test_a_class_outside_the_label_map_is_located(dataset, old, new, field):
     write(dataset, "EPIC_100_train.csv", HEADER + TRAIN_ROWS.replace(old, new))
     message = refusal(dataset)
-    assert "EPIC_100_train.csv', line 2: segment 'P01_01_0' has" in message
+    assert "EPIC_100_train.csv', line 2: clip 'P01_01_0' has" in message
     assert f"{field} index" in message
 
 
@@ -146,7 +146,7 @@ def test_class_indices_must_be_consecutive(dataset, rows):
 @pytest.mark.parametrize("split", [TRAIN, VALIDATION])
 def test_an_empty_split_is_refused(dataset, split):
     write(dataset, f"EPIC_100_{split}.csv", HEADER)
-    assert f"EPIC_100_{split}.csv' has no segments" in refusal(dataset)
+    assert f"EPIC_100_{split}.csv' has no clips for the split" in refusal(dataset)
 
 
 def test_missing_videos_are_counted_and_named(dataset):
@@ -156,18 +156,35 @@ def test_missing_videos_are_counted_and_named(dataset):
     assert ": P01_01_1; add" in message
 
 
-def test_untrimmed_recordings_in_one_folder_are_refused_as_such(dataset):
+def test_only_the_parts_between_the_timestamps_are_clips_of_whole_recordings(dataset):
     shutil.rmtree(dataset / "videos")
-    (dataset / "videos").mkdir()
-    for video_id in ("P01_01", "P22_107", "P01_11"):
-        (dataset / "videos" / f"{video_id}.MP4").touch()
-    message = refusal(dataset)
-    assert "untrimmed recordings (P01_01, P22_107 ...)" in message
-    assert "data preparation" in message
+    (dataset / "videos" / "P01").mkdir(parents=True)
+    (dataset / "videos" / "P22" / "videos").mkdir(parents=True)
+    for file in ("P01/P01_01.MP4", "P01/P01_11.MP4", "P22/videos/P22_107.MP4"):
+        (dataset / "videos" / file).touch()
+    found = {clip.clip_id: (clip.uri, clip.start_s, clip.stop_s) for clip in read(dataset).clips}
+    assert found == {
+        "P01_01_0": (str(dataset / "videos/P01/P01_01.MP4"), 0.14, 3.37),
+        "P01_01_1": (str(dataset / "videos/P01/P01_01.MP4"), 4.37, 6.17),
+        "P22_107_10": (str(dataset / "videos/P22/videos/P22_107.MP4"), 60.37, 62.17),
+        "P01_11_0": (str(dataset / "videos/P01/P01_11.MP4"), 0.0, 1.89),
+    }
 
 
-def test_untrimmed_recordings_in_folders_of_participants_are_refused_as_such(dataset):
-    shutil.rmtree(dataset / "videos")
-    (dataset / "videos" / "P01" / "videos").mkdir(parents=True)
-    (dataset / "videos" / "P01" / "videos" / "P01_01.MP4").touch()
-    assert "untrimmed recordings (P01 ...)" in refusal(dataset)
+def test_one_cut_video_means_that_all_are_cut(dataset):
+    """Otherwise a lost file would bring the whole recording in, with another meaning of its clip."""
+    (dataset / "videos" / "P01_01_1.mp4").unlink()
+    (dataset / "videos" / "P01_01.MP4").touch()
+    assert "names 1 clips of 3 that have no video file" in refusal(dataset)
+
+
+def test_unseen_participants_and_tail_classes_are_read(tmp_path):
+    (tmp_path / "EPIC_100_unseen_participant_ids_validation.csv").write_text("participant_id\nP18\nP32\n")
+    (tmp_path / "EPIC_100_tail_verbs.csv").write_text("verb\n10\n12\n")
+    (tmp_path / "EPIC_100_tail_nouns.csv").write_text("noun\n56\n")
+    assert read_ek100_subsets(tmp_path) == Ek100Subsets(
+        unseen_participants=frozenset({"P18", "P32"}), tail_verbs=frozenset({10, 12}), tail_nouns=frozenset({56})
+    )
+    (tmp_path / "EPIC_100_tail_nouns.csv").write_text("noun\nfork\n")
+    with pytest.raises(UserError, match=r"EPIC_100_tail_nouns.csv', line 2: noun is 'fork'"):
+        read_ek100_subsets(tmp_path)

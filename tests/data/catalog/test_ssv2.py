@@ -182,4 +182,4 @@ def test_missing_videos_are_counted_and_the_first_five_named(dataset):
 
 def test_a_clip_in_both_splits_is_refused(dataset):
     write(dataset, "validation.json", TRAIN_ENTRIES[:1])
-    assert "clip ids occur more than once: ['78687']" in refusal(dataset)
+    assert "validation.json' has 1 clips of 1 with an id that an earlier clip has: 78687" in refusal(dataset)
