@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,26 +13,37 @@ from cast_ray.errors import UserError
 __all__ = ["ACTION", "LABEL", "NOUN", "VERB", "LabelMap"]
 
 LABEL, VERB, NOUN = "label", "verb", "noun"
-"""Names of the label fields: a one-label task has LABEL, a compositional one VERB and NOUN."""
+"""Usual names of label fields: a one-label task has LABEL, a compositional one VERB and NOUN; others may join them."""
 
 ACTION = "action"
-"""Name of the figures that ask for verb and noun both."""
+"""Name of the figures that ask for verb and noun both; no name of a field."""
+
+FIELD_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
 @dataclass(frozen=True)
 class LabelMap:
     """Class names in index order, for each label field of a task.
 
-    `fields` also fixes the order in which a clip's label indices are stored everywhere: `(label,)` or
+    `fields` also fixes the order in which a clip's label indices are stored everywhere, such as `(label,)` or
     `(verb, noun)`. Two models are comparable, and a checkpoint fits a dataset, only if `fingerprint` is equal.
+
+    Raises:
+        UserError: there is no field, a field's name or its class names cannot be used.
     """
 
     names: Mapping[str, tuple[str, ...]]
 
     def __post_init__(self) -> None:
-        if tuple(self.names) not in ((LABEL,), (VERB, NOUN)):
-            raise UserError(f"label fields are {list(self.names)}; use ['label'] or ['verb', 'noun']")
+        if not self.names:
+            raise UserError("the label map has no fields; give at least one, such as 'label'")
         for field, names in self.names.items():
+            # They become parts of column and metric names.
+            if not FIELD_NAME.fullmatch(field) or field == ACTION:
+                raise UserError(
+                    f"a label field is called {field!r}; use lower-case letters, digits and _, a letter first, and not "
+                    f"'{ACTION}'"
+                )
             if not names:
                 raise UserError(f"the label map has no classes for '{field}'; give at least one")
             if len(set(names)) != len(names):

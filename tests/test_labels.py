@@ -13,6 +13,7 @@ NAMES = st.lists(st.text(max_size=8), min_size=1, max_size=6, unique=True).map(t
 MAPS = st.one_of(
     st.builds(lambda names: LabelMap({LABEL: names}), NAMES),
     st.builds(lambda verbs, nouns: LabelMap({VERB: verbs, NOUN: nouns}), NAMES, NAMES),
+    st.builds(lambda a, b, c: LabelMap({VERB: a, NOUN: b, "sound": c}), NAMES, NAMES, NAMES),
 )
 KITCHEN = LabelMap({VERB: ("take", "put"), NOUN: ("cup", "pan", "salt")})
 
@@ -37,6 +38,8 @@ def test_the_fingerprint_knows_the_order_of_the_names_and_the_field_they_belong_
         LabelMap({VERB: ("cup", "pan", "salt"), NOUN: ("take", "put")}),
         LabelMap({VERB: ("take", "put", "cup"), NOUN: ("pan", "salt")}),
         LabelMap({LABEL: ("take", "put", "cup", "pan", "salt")}),
+        LabelMap({NOUN: ("cup", "pan", "salt"), VERB: ("take", "put")}),
+        LabelMap({"sound": ("take", "put"), NOUN: ("cup", "pan", "salt")}),
     ]
     assert len({label_map.fingerprint for label_map in maps}) == len(maps)
     assert all(len(label_map.fingerprint) == 16 for label_map in maps)
@@ -45,6 +48,14 @@ def test_the_fingerprint_knows_the_order_of_the_names_and_the_field_they_belong_
 def test_fields_and_class_counts_are_in_the_order_of_storage():
     assert KITCHEN.fields == (VERB, NOUN)
     assert list(KITCHEN.num_classes.items()) == [(VERB, 2), (NOUN, 3)]
+
+
+def test_fields_may_be_any_in_any_order():
+    label_map = LabelMap({NOUN: ("cup",), "sound": ("tone", "clicks"), "hand_2": ("left", "right", "both")})
+    assert label_map.fields == (NOUN, "sound", "hand_2")
+    label_map.check((0, 1, 2), where="clip 'a'")
+    with pytest.raises(UserError, match="sound index 2"):
+        label_map.check((0, 2, 2), where="clip 'a'")
 
 
 @pytest.mark.parametrize("labels", [(0, 0), (1, 2)])
@@ -69,9 +80,11 @@ def test_labels_outside_the_map_are_refused_with_clip_and_range(labels, message)
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ({}, r"label fields are \[\]; use \['label'\] or \['verb', 'noun'\]"),
-        ({VERB: ("take",)}, r"label fields are \['verb'\]"),
-        ({NOUN: ("cup",), VERB: ("take",)}, r"label fields are \['noun', 'verb'\]"),
+        ({}, "the label map has no fields; give at least one"),
+        ({"": ("take",)}, "a label field is called ''"),
+        ({"Verb class": ("take",)}, "a label field is called 'Verb class'; use lower-case letters"),
+        ({"2nd": ("take",)}, "a label field is called '2nd'"),
+        ({"action": ("take cup",)}, "a label field is called 'action'.* not 'action'"),
         ({LABEL: ()}, "no classes for 'label'"),
         ({VERB: ("take",), NOUN: ("cup", "pan", "cup")}, r"class names of 'noun' occur twice: \['cup'\]"),
     ],

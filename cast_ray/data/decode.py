@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["UnreadableVideo", "Video", "frame_window", "open_video"]
+__all__ = ["Unreadable", "UnreadableVideo", "Video", "frame_window", "guarded", "open_video"]
 
 Frames = NDArray[np.uint8]
 """RGB frames, [T, H, W, 3], upright (a rotation tag is applied)."""
@@ -33,12 +33,16 @@ SUBSTITUTED_FRAMES = 2
 """Frames per video that decord may replace by the one before, where a container lists more frames than it has."""
 
 
-class UnreadableVideo(Exception):  # noqa: N818 - a verdict on a file, not a fault of the program
-    """The video cannot be decoded; `reason` is one short line for the list of skipped clips."""
+class Unreadable(Exception):  # noqa: N818 - a verdict on a file, not a fault of the program
+    """A file cannot be decoded; `reason` is one short line for the list of skipped clips."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class UnreadableVideo(Unreadable):
+    """The video cannot be decoded."""
 
 
 class Video:
@@ -67,7 +71,7 @@ class Video:
         unique, inverse = np.unique(np.asarray(indices, dtype=np.int64), return_inverse=True)
         if unique.size == 0 or unique[0] < 0 or unique[-1] >= self.num_frames:
             raise IndexError(f"frame indices {unique.tolist()} of a video with {self.num_frames} frames")
-        decoded = _guarded(lambda: self._read(unique.tolist()), self._time_limit_s)
+        decoded = guarded(lambda: self._read(unique.tolist()), self._time_limit_s)
         return decoded[inverse]
 
 
@@ -83,7 +87,7 @@ def open_video(data: bytes, *, time_limit_s: float = 60.0) -> Video:
     """
     if not data:
         raise UnreadableVideo("file is empty")
-    listing = _guarded(lambda: _list_frames(data), time_limit_s)
+    listing = guarded(lambda: _list_frames(data), time_limit_s)
     if listing.shown == 0:
         raise UnreadableVideo("video has no frames")
     if listing.hidden:
@@ -93,7 +97,7 @@ def open_video(data: bytes, *, time_limit_s: float = 60.0) -> Video:
             read=functools.partial(_read_in_order, data),
             time_limit_s=time_limit_s,
         )
-    reader = _guarded(lambda: _open_decord(data), time_limit_s)
+    reader = guarded(lambda: _open_decord(data), time_limit_s)
     return Video(
         num_frames=len(reader),
         fps=listing.fps,
@@ -172,8 +176,8 @@ def _import_decord() -> Any:
     return decord
 
 
-def _guarded(work: Callable[[], Result], time_limit_s: float) -> Result:
-    """Run `work` in a thread of its own: its failures, and its not coming to an end, become `UnreadableVideo`.
+def guarded(work: Callable[[], Result], time_limit_s: float, verdict: type[Unreadable] = UnreadableVideo) -> Result:
+    """Run `work` in a thread of its own: its failures, and its not coming to an end, become a `verdict`.
 
     A native loop cannot be interrupted: after a time-out its thread goes on until the process ends.
     """
@@ -189,11 +193,11 @@ def _guarded(work: Callable[[], Result], time_limit_s: float) -> Result:
     try:
         result = outcome.get(timeout=time_limit_s)
     except queue.Empty:
-        raise UnreadableVideo(f"decoding did not finish within {time_limit_s:g} s") from None
-    if isinstance(result, UnreadableVideo):
+        raise verdict(f"decoding did not finish within {time_limit_s:g} s") from None
+    if isinstance(result, verdict):
         raise result
     if isinstance(result, Exception):
-        raise UnreadableVideo(_short_reason(result)) from result
+        raise verdict(_short_reason(result)) from result
     return result
 
 

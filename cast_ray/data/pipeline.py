@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ORDER_COLUMNS",
     "PassPlan",
+    "broken_sounds",
     "check_unreadable",
     "expect_rows",
     "iterate_once",
@@ -217,6 +218,12 @@ def expect_rows(batch: dict[str, np.ndarray], expected: tuple[int, MicroBatch] |
 def unreadable_clips(batch: dict[str, np.ndarray]) -> dict[str, str]:
     """Reason by clip id of the clips in `batch` that could not be read; padding is not among them."""
     broken = ~batch["valid"].astype(bool) & (batch["clip"] != PADDING)
+    return dict(zip(batch["clip_id"][broken].tolist(), batch["reason"][broken].tolist(), strict=True))
+
+
+def broken_sounds(batch: dict[str, np.ndarray]) -> dict[str, str]:
+    """Reason by clip id of the clips in `batch` that are used without the sound that they should have."""
+    broken = batch["valid"].astype(bool) & (batch["reason"] != "")
     return dict(zip(batch["clip_id"][broken].tolist(), batch["reason"][broken].tolist(), strict=True))
 
 

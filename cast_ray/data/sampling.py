@@ -1,9 +1,10 @@
-"""Which frames and which crops of a video are looked at: pure functions of sizes and a random generator.
+"""Which frames, crops and piece of sound of a clip enter a view: pure functions of sizes and a random generator.
 
-Letters: F frames of the video, T frames of a view (`num_frames`), V temporal views (`num_views`).
+Letters: F frames of the video, T frames of a view (`num_frames`), V views (temporal ones for frames, all for sound).
 All frame indices are int64 in [0, F) and never decrease within a view; a video shorter than the view repeats frames.
 
-Sources: sampling and test views of CAST (arXiv 2311.18825, appendix), which follow VideoMAE.
+Sources: sampling and test views of CAST (arXiv 2311.18825, appendix), which follow VideoMAE;
+pieces of sound as in CA2ST's published code.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ __all__ = [
     "dense_test_views",
     "dense_train",
     "short_side_size",
+    "sound_centre",
+    "sound_test_views",
+    "sound_train",
     "three_crops",
     "uniform_centre",
     "uniform_test_views",
@@ -112,6 +116,31 @@ def three_crops(height: int, width: int, size: int) -> CropPlan:
     return CropPlan(
         resized=resized, offsets=(0, spare // 2, spare), axis="height" if resized[0] >= resized[1] else "width"
     )
+
+
+def sound_train(num_samples: int, wanted: int, rng: np.random.Generator) -> int:
+    """First sample of a piece of `wanted` samples that starts anywhere; 0 if there are not that many samples."""
+    _check(wanted=wanted)
+    return int(rng.integers(max(num_samples - wanted, 0) + 1))
+
+
+def sound_centre(num_samples: int, wanted: int) -> int:
+    """First sample of the middle piece of `wanted` samples: the single validation view."""
+    _check(wanted=wanted)
+    return max(num_samples - wanted, 0) // 2
+
+
+def sound_test_views(num_samples: int, wanted: int, num_views: int) -> Indices:
+    """First samples of the pieces of `wanted` samples that the test views hear; shape [V].
+
+    View v starts at the fraction 1/4 + v / 2V of what the sound is longer than a piece: with the published 2 x 3 views,
+    at (3 chunk + crop + 3) / 12. Views along time and crops are counted together, so that crops of the same frames
+    hear different pieces. One view is the middle piece.
+    """
+    _check(wanted=wanted, num_views=num_views)
+    if num_views == 1:
+        return np.array([sound_centre(num_samples, wanted)], dtype=np.int64)
+    return max(num_samples - wanted, 0) * (num_views + 2 * np.arange(num_views, dtype=np.int64)) // (4 * num_views)
 
 
 def _segment_frames(video_frames: int, num_frames: int, *, numerator: int, denominator: int) -> Indices:

@@ -14,11 +14,13 @@ import ray.train
 from ray.data import ActorPoolStrategy
 
 from cast_ray.config import RunConfig
-from cast_ray.data.loader import ClipLoader, TestViews, frame_sampling
+from cast_ray.data.loader import MEDIA_COLUMNS, ClipLoader, wanted_by
 from cast_ray.data.pipeline import check_unreadable
 from cast_ray.data.shards import ShardedDataset
+from cast_ray.data.views import TestViews, frame_sampling
 from cast_ray.errors import UserError
 from cast_ray.evaluation.predictions import Predictions
+from cast_ray.models.named import spec_of
 from cast_ray.training.checkpoint import fetch_state, load_weights, read_state
 
 __all__ = ["Evaluation", "predict"]
@@ -38,6 +40,7 @@ class _Model:
     def __init__(self, config: RunConfig, checkpoint: ray.train.Checkpoint) -> None:
         import torch
 
+        from cast_ray.data.inputs import InputMaker
         from cast_ray.training.build import build_network
 
         self._device = torch.device("cuda" if config.scale.use_gpu else "cpu")
@@ -48,22 +51,22 @@ class _Model:
             state = read_state(Path(folder))
             network, frozen = build_network(config.model, config.weights, state.label_map, seed=config.seed)
             load_weights(Path(folder), network, frozen=frozen)
+        self._inputs = InputMaker(spec_of(config.model), self._device)
         self._network = network.to(self._device, self._dtype).eval()
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
-        """`frames` uint8 [B, V, T, S, S, 3] in; per label field `probabilities_<field>` [B, C], the mean over views."""
+        """Media of clips with V views in; per label field `probabilities_<field>` [B, C], the mean over views."""
         import torch
 
-        from cast_ray.data.augment import normalise
+        from cast_ray.data.inputs import in_precision
 
-        frames = torch.from_numpy(batch.pop("frames").copy()).to(self._device)
-        clips, views = frames.shape[:2]
         with torch.inference_mode():
-            logits = self._network(normalise(frames.flatten(0, 1), self._dtype))
+            logits = self._network(in_precision(self._inputs.evaluation(batch), self._dtype))
+        clips = len(batch["clip_id"])
         for field, scores in logits.items():
-            probabilities = scores.float().softmax(-1).unflatten(0, (clips, views)).mean(1)
+            probabilities = scores.float().softmax(-1).unflatten(0, (clips, -1)).mean(1)
             batch[f"probabilities_{field}"] = probabilities.cpu().numpy()
-        return batch
+        return {name: column for name, column in batch.items() if name not in MEDIA_COLUMNS}
 
 
 def predict(checkpoint: ray.train.Checkpoint, dataset: ShardedDataset, split: str, config: RunConfig) -> Evaluation:
@@ -115,6 +118,7 @@ def _predicted(
             sampling=frame_sampling(config), temporal_views=test.temporal_views, spatial_crops=test.spatial_crops
         ),
         columns=(),
+        wanted=wanted_by(spec_of(config.model)),
     )
     blocks = max(1, rows.num_rows // max(test.clips_per_batch, config.data.clips_per_task))
     clips = (

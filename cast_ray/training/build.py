@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cast_ray.errors import UserError
 from cast_ray.labels import LabelMap
+from cast_ray.models.named import spec_of
 
 if TYPE_CHECKING:
     from cast_ray.config import ModelConfig, RunConfig, WeightsConfig
@@ -15,9 +15,13 @@ if TYPE_CHECKING:
 __all__ = ["build_network", "check_network"]
 
 
-def check_network(config: RunConfig, label_map: LabelMap) -> None:
-    """Raise the `UserError` that `build_network` would raise on every worker."""
-    build_network(config.model, config.weights, label_map, seed=config.seed)
+def check_network(config: RunConfig, label_map: LabelMap) -> list[str]:
+    """Raise the `UserError` that `build_network` would raise on every worker.
+
+    Returns:
+        What was read from where, and what was changed on the way, in words.
+    """
+    return _build(config.model, config.weights, label_map, seed=config.seed)[1]
 
 
 def build_network(model: ModelConfig, weights: WeightsConfig, label_map: LabelMap, *, seed: int) -> tuple[Network, str]:
@@ -29,23 +33,33 @@ def build_network(model: ModelConfig, weights: WeightsConfig, label_map: LabelMa
     Raises:
         UserError: the model or a weights file is unknown, or a weights file does not fit.
     """
+    from cast_ray.weights.load import frozen_fingerprint
+
+    network, _ = _build(model, weights, label_map, seed=seed)
+    return network, frozen_fingerprint(network)
+
+
+def _build(model: ModelConfig, weights: WeightsConfig, label_map: LabelMap, *, seed: int) -> tuple[Network, list[str]]:
     # Imported late: timm takes seconds, and the driver that only describes a run does not need it.
-    import timm
     import torch
 
-    from cast_ray.models.zoo import SIZES
-    from cast_ray.weights.load import frozen_fingerprint, load_experts
+    from cast_ray.models.assemble import assemble
+    from cast_ray.weights.load import load_experts, load_network
 
-    if model.name not in SIZES:
-        raise UserError(f"model.name is '{model.name}'; use one of {sorted(SIZES)}")
+    spec = spec_of(model)
     torch.manual_seed(seed)
-    network = timm.create_model(
-        model.name,
-        num_classes=label_map.num_classes,
-        img_size=model.image_size,
-        num_frames=model.num_frames,
-        drop_path_rate=model.drop_path,
+    network = assemble(spec, label_map.num_classes)
+    folder = None if weights.folder is None else Path(weights.folder)
+    notes = []
+    if weights.network is not None:
+        notes += load_network(network, weights.network, folder=folder, keep_head=weights.new_head)
+    notes += load_experts(
+        network,
+        weights.sources(),
+        folder=folder,
+        final_norm=weights.temporal_norm,
+        copy_head=weights.copy_head,
     )
-    load_experts(network, **{expert: Path(path) for expert, path in weights.paths().items()})
     network.freeze(train_experts=model.train_experts)
-    return network, frozen_fingerprint(network)
+    network.set_grad_checkpointing(model.checkpoint_activations)
+    return network, notes

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -23,13 +23,23 @@ from ray.actor import ActorHandle
 from torch import Tensor
 
 from cast_ray.config import RunConfig
-from cast_ray.data.augment import RandAugmentSpec, TrainAugment, normalise
+from cast_ray.data.augment import RandAugmentSpec, TrainAugment
+from cast_ray.data.fbank import SpectrogramMasks
+from cast_ray.data.inputs import Augment, InputMaker, in_precision
 from cast_ray.data.mixup import mix
 from cast_ray.data.order import PADDING, Position
-from cast_ray.data.pipeline import PassPlan, check_unreadable, iterate_once, iterate_run, unreadable_clips
+from cast_ray.data.pipeline import (
+    PassPlan,
+    broken_sounds,
+    check_unreadable,
+    iterate_once,
+    iterate_run,
+    unreadable_clips,
+)
 from cast_ray.data.randomness import rng_for
 from cast_ray.errors import UserError
 from cast_ray.labels import LabelMap
+from cast_ray.models.named import spec_of
 from cast_ray.training.build import build_network
 from cast_ray.training.checkpoint import CheckpointState, SavedRun, load_weights, read_run, write_checkpoint
 from cast_ray.training.continuing import check_continues
@@ -76,7 +86,8 @@ class _Worker:
     rank: int
     strategy: DeepSpeedStrategy
     frozen: str
-    augment: TrainAugment
+    inputs: InputMaker
+    augment: Augment
     learning_rates: np.ndarray
     history: list[Row]
 
@@ -142,6 +153,7 @@ def _set_up(job: WorkerJob) -> tuple[_Worker, Position]:
         rank=dist.get_rank(),
         strategy=strategy,
         frozen=frozen,
+        inputs=InputMaker(spec_of(config.model), strategy.device),
         augment=train_augment(config),
         learning_rates=_schedule(job),
         history=[] if resumed is None else resumed.history,
@@ -178,13 +190,23 @@ def _together(work: Callable[[], Value]) -> Value:
     return cast(Value, result)
 
 
-def train_augment(config: RunConfig) -> TrainAugment:
+def train_augment(config: RunConfig) -> Augment:
     """The augmentation that a configuration describes; a malformed RandAugment text is a `UserError`."""
-    text = config.augment.rand_augment
-    return TrainAugment(
-        seed=config.seed,
-        randaugment=None if text is None else RandAugmentSpec.parse(text),
-        flip_probability=config.augment.flip,
+    text, audio = config.augment.rand_augment, config.audio
+    return Augment(
+        frames=TrainAugment(
+            seed=config.seed,
+            randaugment=None if text is None else RandAugmentSpec.parse(text),
+            flip_probability=config.augment.flip,
+        ),
+        spectrogram=SpectrogramMasks(
+            seed=config.seed,
+            time_masks=audio.time_masks,
+            time_mask_columns=audio.time_mask_columns,
+            frequency_masks=audio.frequency_masks,
+            frequency_mask_bins=audio.frequency_mask_bins,
+            mask_share=audio.mask_share,
+        ),
     )
 
 
@@ -204,6 +226,7 @@ def _train_epoch(worker: _Worker, stream: Iterator[dict[str, np.ndarray]], epoch
     job, plan, meter = worker.job, worker.job.train_plan.order, Meter(worker.strategy.device)
     batches = itertools.islice(stream, (plan.steps_per_epoch - first_step) * plan.accumulation)
     found: dict[str, str] = {}
+    soundless: dict[str, str] = {}
     unreadable = 0
     for batch in meter.timed(batches):
         step = int(batch["step"][0])
@@ -212,6 +235,7 @@ def _train_epoch(worker: _Worker, stream: Iterator[dict[str, np.ndarray]], epoch
         worker.strategy.step(loss, float(worker.learning_rates[done - 1]))
         newly_found = unreadable_clips(batch)
         found |= newly_found
+        soundless |= broken_sounds(batch)
         clips = int((batch["clip"] != PADDING).sum())
         meter.add(loss, rows=len(batch["clip"]), clips=clips, unreadable=len(newly_found))
         if batch["accumulation"][0] < plan.accumulation - 1:
@@ -224,6 +248,7 @@ def _train_epoch(worker: _Worker, stream: Iterator[dict[str, np.ndarray]], epoch
                 _log_unreadable(worker, found, epoch)
                 found.clear()
                 check_unreadable(unreadable, plan.num_clips, job.config.data.max_unreadable, TRAIN_SHARD)
+    _log_soundless(worker, soundless, epoch)
 
 
 def _loss(worker: _Worker, batch: dict[str, np.ndarray], epoch: int) -> Tensor:
@@ -231,10 +256,9 @@ def _loss(worker: _Worker, batch: dict[str, np.ndarray], epoch: int) -> Tensor:
     config, plan = worker.job.config, worker.job.train_plan.order
     place = int(batch["accumulation"][0]) * plan.world_size + worker.rank
     rng = rng_for(config.seed, epoch, f"step {batch['step'][0]} micro batch {place}", "batch")
-    frames, labels, valid = _to_device(worker, batch)
-    clips = worker.augment(frames, batch["clip_id"].tolist(), epoch)
-    clips, targets = mix(
-        clips,
+    labels, valid = _to_device(worker, batch)
+    inputs, targets = mix(
+        worker.inputs.training(batch, worker.augment, epoch),
         labels,
         valid,
         num_classes=worker.job.label_map.num_classes,
@@ -242,19 +266,23 @@ def _loss(worker: _Worker, batch: dict[str, np.ndarray], epoch: int) -> Tensor:
         probability=config.augment.mixup_probability,
         smoothing=config.optim.label_smoothing,
         rng=rng,
+        sound=config.audio.mixing,
     )
     torch.manual_seed(int(rng.integers(2**62)))  # drop path is the only thing that draws from torch
-    return soft_cross_entropy(worker.strategy.forward(clips), targets, valid)
+    return soft_cross_entropy(_forward(worker, inputs), targets, valid)
 
 
-def _to_device(worker: _Worker, batch: dict[str, np.ndarray]) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-    """Frames uint8 [B, T, H, W, 3], labels per field [B], valid [B]."""
+def _forward(worker: _Worker, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Logits per label field [B, C]."""
+    return worker.strategy.engine(in_precision(inputs, worker.strategy.dtype))
+
+
+def _to_device(worker: _Worker, batch: dict[str, np.ndarray]) -> tuple[dict[str, Tensor], Tensor]:
+    """Labels per field [B], valid [B]."""
     device = worker.strategy.device
-    # Copied, because Ray hands out read-only views of shared memory, and torch knows no read-only tensors.
-    frames = torch.from_numpy(np.array(batch["frames"])).to(device)
     columns = torch.from_numpy(batch["labels"].astype(np.int64)).to(device)
     labels = {field: columns[:, i] for i, field in enumerate(worker.job.label_map.fields)}
-    return frames, labels, torch.from_numpy(batch["valid"].astype(bool)).to(device)
+    return labels, torch.from_numpy(batch["valid"].astype(bool)).to(device)
 
 
 def _log_step(worker: _Worker, interval: Interval, done: int) -> None:
@@ -287,6 +315,18 @@ def _log_unreadable(worker: _Worker, found: dict[str, str], epoch: int) -> None:
     for clips in everywhere:
         for clip_id, reason in sorted(clips.items()):
             _post(worker, {"kind": "unreadable", "epoch": epoch, "clip_id": clip_id, "reason": reason})
+
+
+def _log_soundless(worker: _Worker, found: dict[str, str], epoch: int) -> None:
+    """Rank 0 keeps and posts, once per run, every clip with broken sound. A collective of networks that take sound."""
+    if not worker.inputs.sound:
+        return
+    everywhere = _gather(found)
+    if worker.rank:
+        return
+    known = {row["clip_id"] for row in worker.history if row["kind"] == "soundless"}
+    for clip_id, reason in sorted(clip for clips in everywhere for clip in clips.items() if clip[0] not in known):
+        _post(worker, {"kind": "soundless", "epoch": epoch, "clip_id": clip_id, "reason": reason})
 
 
 def _gather(value: Value) -> list[Value]:
@@ -330,14 +370,17 @@ def _validate(worker: _Worker, epoch: int) -> dict[str, float]:
     """Metrics of the whole validation split, one central view of each clip. A collective."""
     job, strategy = worker.job, worker.strategy
     found: dict[str, str] = {}
+    soundless: dict[str, str] = {}
     counts = ValidationCounts(job.label_map.fields, strategy.device)
     strategy.engine.eval()
     shard = ray.train.get_dataset_shard(VALIDATION_SHARD)
     for batch in iterate_once(shard, plan=job.validation_plan, rank=worker.rank):
-        frames, labels, valid = _to_device(worker, batch)
-        counts.add(strategy.forward(normalise(frames, strategy.dtype)), labels, valid)
+        labels, valid = _to_device(worker, batch)
+        counts.add(_forward(worker, worker.inputs.evaluation(batch)), labels, valid)
         found |= unreadable_clips(batch)
+        soundless |= broken_sounds(batch)
     strategy.engine.train()
+    _log_soundless(worker, soundless, epoch)
     unreadable = sum(len(clips) for clips in _gather(found))
     if unreadable:
         _log_unreadable(worker, found, epoch)

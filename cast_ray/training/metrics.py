@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping
 
 import torch
@@ -9,7 +10,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from cast_ray.labels import ACTION, LABEL
+from cast_ray.labels import ACTION, NOUN, VERB
 
 __all__ = ["ValidationCounts", "score"]
 
@@ -19,16 +20,16 @@ class ValidationCounts:
 
     def __init__(self, fields: tuple[str, ...], device: torch.device) -> None:
         self._fields = fields
-        self._columns = ["clips", "loss", *fields, *([ACTION] if len(fields) > 1 else [])]
+        self._columns = ["clips", "loss", *fields, *([ACTION] if {VERB, NOUN} <= set(fields) else [])]
         self._sums = torch.zeros(len(self._columns), dtype=torch.float64, device=device)
 
     def add(self, logits: Mapping[str, Tensor], labels: Mapping[str, Tensor], valid: Tensor) -> None:
         """Count one batch: logits per field [B, C], labels per field [B], valid [B]; invalid rows do not count."""
-        right = [(logits[field].argmax(-1) == labels[field]) & valid for field in self._fields]
+        right = {field: (logits[field].argmax(-1) == labels[field]) & valid for field in self._fields}
         losses = sum(F.cross_entropy(logits[field].float(), labels[field], reduction="none") for field in self._fields)
-        values = [valid.sum(), torch.where(valid, losses, 0.0).sum(), *(hits.sum() for hits in right)]
+        values = [valid.sum(), torch.where(valid, losses, 0.0).sum(), *(hits.sum() for hits in right.values())]
         if ACTION in self._columns:
-            values.append(torch.stack(right).all(0).sum())
+            values.append((right[VERB] & right[NOUN]).sum())
         self._sums += torch.stack([value.double() for value in values])
 
     def reduce(self) -> dict[str, float]:
@@ -43,5 +44,8 @@ class ValidationCounts:
 
 
 def score(validation: Mapping[str, float]) -> float:
-    """The figure by which the best checkpoint is chosen: action top-1 where there are two fields, else label top-1."""
-    return validation[f"{ACTION}_top1" if f"{ACTION}_top1" in validation else f"{LABEL}_top1"]
+    """The figure by which the best checkpoint is chosen: action top-1 for verb + noun, else the fields' mean top-1."""
+    top1 = {name.removesuffix("_top1"): value for name, value in validation.items() if name.endswith("_top1")}
+    if set(top1) == {VERB, NOUN, ACTION}:
+        return top1[ACTION]
+    return statistics.mean(value for field, value in top1.items() if field != ACTION)

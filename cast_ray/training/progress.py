@@ -5,6 +5,7 @@ The rows are the run's history (`history.jsonl`), one JSON object each, told apa
 * step: step, epoch, loss, learning_rate, clips_per_s, data_wait (share of time, 0 to 1), grad_norm, seconds_left
 * epoch: epoch, step, validation (metrics by name)
 * unreadable: epoch, clip_id, reason
+* soundless: epoch, clip_id, reason; a clip whose sound is broken, taken as one without sound
 * failure: rank, reason; only shown, not kept: a resumed run's history is that of the undisturbed one
 """
 
@@ -119,7 +120,8 @@ def describe(row: Row) -> str:
             f"  [red]worker {row['rank']} failed[/]  {escape(row['reason'])}; going on from the latest checkpoint, "
             "if allowed"
         )
-    return f"  [yellow]unreadable[/]  clip {escape(row['clip_id'])}: {escape(row['reason'])}"
+    what = "no sound" if row["kind"] == "soundless" else "unreadable"
+    return f"  [yellow]{what}[/]  clip {escape(row['clip_id'])}: {escape(row['reason'])}"
 
 
 def _rate(clips_per_s: float) -> str:

@@ -71,10 +71,6 @@ class DeepSpeedStrategy:
         self.device: torch.device = self.engine.device
         self._create_moments()
 
-    def forward(self, clips: Tensor) -> dict[str, Tensor]:
-        """Logits per label field [B, C] of normalised clips [B, 3, T, H, W]."""
-        return self.engine(clips.to(self.dtype))
-
     def step(self, loss: Tensor, learning_rate: float) -> None:
         """Backward pass of one micro batch; the last one of an accumulation window also updates the weights.
 

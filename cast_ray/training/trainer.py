@@ -18,12 +18,14 @@ from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 from rich.console import Console
 
 from cast_ray.config import RunConfig
-from cast_ray.data.loader import CentreView, ClipLoader, TrainView, frame_sampling
+from cast_ray.data.loader import ClipLoader, wanted_by
 from cast_ray.data.manifest import TRAIN, VALIDATION
 from cast_ray.data.order import EpochPlan, Position
 from cast_ray.data.pipeline import ORDER_COLUMNS, PassPlan, pass_dataset
 from cast_ray.data.shards import ShardedDataset
+from cast_ray.data.views import CentreView, TrainView, frame_sampling
 from cast_ray.errors import UserError
+from cast_ray.models.named import spec_of
 from cast_ray.training.checkpoint import fetch_state
 from cast_ray.training.loop import SCORE, TRAIN_SHARD, VALIDATION_SHARD, WorkerJob, train_worker
 from cast_ray.training.progress import make_board, shown
@@ -173,7 +175,11 @@ def _datasets(
         dataset,
         cpus_per_decode=config.data.cpus_per_decode,
     )
-    loaders = {split: ClipLoader(root=dataset.uri, view=view, columns=ORDER_COLUMNS) for split, view in views.items()}
+    wanted = wanted_by(spec_of(config.model))
+    loaders = {
+        split: ClipLoader(root=dataset.uri, view=view, columns=ORDER_COLUMNS, wanted=wanted)
+        for split, view in views.items()
+    }
     return {
         TRAIN_SHARD: functools.partial(
             make,

@@ -182,7 +182,7 @@ def test_decoding_without_end_is_given_up():
     release = threading.Event()
     start = time.monotonic()
     with pytest.raises(UnreadableVideo, match=r"did not finish within 0.2 s"):
-        decode._guarded(release.wait, 0.2)
+        decode.guarded(release.wait, 0.2)
     release.set()
     assert time.monotonic() - start < 10
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import io
 from pathlib import Path
 
 import av
@@ -13,16 +14,30 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as V
 
-from cast_ray.data.loader import CentreView, ClipLoader, Sampling, TestViews, TrainView, frame_sampling
+from cast_ray.data.loader import MEDIA_COLUMNS, VIDEO_ALONE, ClipLoader, Wanted, wanted_by
 from cast_ray.data.manifest import TRAIN, Clip, Manifest
 from cast_ray.data.order import PADDING
-from cast_ray.data.pipeline import ORDER_COLUMNS
+from cast_ray.data.pipeline import ORDER_COLUMNS, broken_sounds, unreadable_clips
 from cast_ray.data.shards import ShardedDataset, shard_plan, write_index, write_shard
+from cast_ray.data.sound import SAMPLE_RATE, read_sound, samples_for
+from cast_ray.data.views import CentreView, Sampling, TestViews, TrainView, frame_sampling
 from cast_ray.labels import NOUN, VERB, LabelMap
+from cast_ray.models.spec import (
+    AST,
+    AUDIO,
+    CLIP,
+    TEMPORAL,
+    AudioInput,
+    Direction,
+    ExchangeSpec,
+    NetworkSpec,
+    VideoInput,
+)
 from cast_ray.recipes.ssv2 import ssv2
 
 CLIPS = Path(__file__).parents[1] / "clips"
 ARM, BROKEN, TALL = "arm_wrestling_k400.mp4", "corrupted.mp4", "rotated_90.mov"
+NASA = "nasa_with_audio.mp4"
 ARM_FRAMES = 280
 WINDOW = (56, 84)
 """First frame and number of frames from 2 s to 5 s of ARM, which has 28 frames per second."""
@@ -35,7 +50,9 @@ WHOLE = {"crop_area": (1.0, 1.0), "crop_ratio": (340 / 256, 340 / 256)}
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory) -> ShardedDataset:
-    """Real clips, one of them corrupted, and windows of one."""
+    """Real clips, one of them corrupted, one with damaged sound, and windows of two."""
+    noise = tmp_path_factory.mktemp("damaged") / "noise.mkv"
+    noise.write_bytes(with_damaged_sound())
     clip = functools.partial(Clip, split=TRAIN, uri=str(CLIPS / ARM))
     clips = (
         clip(clip_id="arm", labels=(0, 1)),
@@ -43,12 +60,30 @@ def dataset(tmp_path_factory) -> ShardedDataset:
         clip(clip_id="tall", uri=str(CLIPS / TALL), labels=(1, 1)),
         clip(clip_id="window", labels=(0, 0), start_s=2.0, stop_s=5.0),
         clip(clip_id="beyond", labels=(0, 0), start_s=60.0, stop_s=61.0),
+        clip(clip_id="nasa", uri=str(CLIPS / NASA), labels=(0, 1)),
+        clip(clip_id="word", uri=str(CLIPS / NASA), labels=(0, 1), start_s=3.0, stop_s=4.0),
+        clip(clip_id="noise", uri=str(noise), labels=(0, 1)),
     )
     manifest = Manifest(clips=clips, label_map=LabelMap({VERB: ("take", "put"), NOUN: ("cup", "pan")}))
     root = str(tmp_path_factory.mktemp("clips"))
     for plan in shard_plan(manifest):
         write_shard(root, plan)
     return write_index(root, manifest)
+
+
+def with_damaged_sound() -> bytes:
+    """A real video with an AAC track whose packets are random bytes."""
+    target, rng = io.BytesIO(), np.random.default_rng(0)
+    with av.open(str(CLIPS / NASA)) as source, av.open(target, "w", format="matroska") as copy:
+        streams = [source.streams.best("video"), source.streams.best("audio")]
+        copies = {stream: copy.add_stream_from_template(stream) for stream in streams}
+        for packet in source.demux(streams):
+            if packet.dts is not None:
+                mixed_up = av.Packet(rng.bytes(packet.size)) if packet.stream.type == "audio" else packet
+                mixed_up.pts, mixed_up.dts, mixed_up.time_base = packet.pts, packet.dts, packet.time_base
+                mixed_up.stream = copies[packet.stream]
+                copy.mux(mixed_up)
+    return target.getvalue()
 
 
 @functools.cache
@@ -65,13 +100,16 @@ def resized(frames: torch.Tensor, height: int, width: int) -> np.ndarray:
     return V.resize(frames, [height, width], antialias=False).permute(0, 2, 3, 1).numpy()
 
 
-def load(dataset: ShardedDataset, view, *clip_ids: str, root: str | None = None, **order) -> dict[str, np.ndarray]:
+def load(
+    dataset: ShardedDataset, view, *clip_ids: str, root: str | None = None, wanted: Wanted = VIDEO_ALONE, **order
+) -> dict[str, np.ndarray]:
     """What the loader makes of a block of these clips; `order` gives the columns of the order, if there are any."""
     at = {row: place for place, row in enumerate(dataset.index["clip_id"].to_pylist())}
     rows = dataset.index.take([at[clip_id] for clip_id in clip_ids])
     for name in ORDER_COLUMNS if order else ():
         rows = rows.append_column(name, pa.array(order.get(name, [0] * len(clip_ids)), pa.int64()))
-    return ClipLoader(root=root or dataset.uri, view=view, columns=ORDER_COLUMNS if order else ())(rows)
+    columns = ORDER_COLUMNS if order else ()
+    return ClipLoader(root=root or dataset.uri, view=view, columns=columns, wanted=wanted)(rows)
 
 
 def train_view(seed: int = 0, sampling: Sampling = UNIFORM, **crop) -> TrainView:
@@ -211,3 +249,159 @@ def test_the_columns_of_the_order_are_handed_on(dataset):
 
 def test_the_sampling_is_that_of_the_configuration():
     assert frame_sampling(ssv2()) == Sampling(kind="uniform", num_frames=16, stride=4, size=224)
+
+
+EVERYTHING = Wanted(frames=True, frames_per_step=2, sound_columns=100, sound_times=True)
+SOUND_ALONE = Wanted(frames=False, sound_columns=100)
+PIECE = 99 * 160 + 400
+"""Samples of 100 columns."""
+
+
+@functools.cache
+def sound_of(name: str) -> np.ndarray:
+    return read_sound((CLIPS / name).read_bytes())
+
+
+def test_only_what_is_wanted_is_loaded(dataset):
+    always = {"clip_id", "labels", "valid", "reason"}
+    for wanted, columns in (
+        (VIDEO_ALONE, {"frames"}),
+        (Wanted(frames=True, frames_per_step=2), {"frames", "video_times"}),
+        (SOUND_ALONE, {"audio", "audio_columns"}),
+        (EVERYTHING, set(MEDIA_COLUMNS)),
+    ):
+        assert set(load(dataset, CentreView(sampling=UNIFORM), "nasa", wanted=wanted)) == always | columns
+
+
+def test_no_video_is_decoded_for_a_network_without_eyes(dataset, monkeypatch):
+    monkeypatch.setattr("cast_ray.data.loader.open_video", lambda *_: pytest.fail("opened the video"))
+    assert load(dataset, CentreView(sampling=UNIFORM), "nasa", wanted=SOUND_ALONE)["valid"].all()
+
+
+@pytest.mark.parametrize(
+    "view", [CentreView(sampling=UNIFORM), train_view(), TestViews(sampling=UNIFORM, temporal_views=2, spatial_crops=3)]
+)
+def test_frames_are_the_same_with_and_without_sound(dataset, view):
+    ids, order = ("nasa", "arm", "word"), {"epoch": [3] * 3}
+    both = load(dataset, view, *ids, wanted=EVERYTHING, **order)
+    np.testing.assert_array_equal(both["frames"], load(dataset, view, *ids, **order)["frames"])
+
+
+def test_validation_hears_the_middle(dataset):
+    block = load(dataset, CentreView(sampling=UNIFORM), "nasa", wanted=EVERYTHING)
+    first = (len(sound_of(NASA)) - PIECE) // 2
+    np.testing.assert_array_equal(block["audio"], [sound_of(NASA)[first : first + PIECE]])
+    assert block["audio"].dtype == np.int16
+    assert block["audio_columns"].tolist() == [100]
+    np.testing.assert_allclose(block["audio_times"], [[first / SAMPLE_RATE, (first + PIECE) / SAMPLE_RATE]])
+
+
+def test_training_hears_another_piece_in_each_epoch(dataset):
+    sound, starts = sound_of(NASA), []
+    for epoch in range(6):
+        block = load(dataset, train_view(), "nasa", wanted=EVERYTHING, epoch=[epoch])
+        start = round(block["audio_times"][0, 0] * SAMPLE_RATE)
+        np.testing.assert_array_equal(block["audio"][0], sound[start : start + PIECE])
+        starts.append(start)
+    assert len(set(starts)) == 6
+    among = load(dataset, train_view(), "word", "nasa", wanted=EVERYTHING, epoch=[0, 2])
+    assert round(among["audio_times"][1, 0] * SAMPLE_RATE) == starts[2]
+
+
+def test_every_test_view_hears_its_own_piece(dataset):
+    view = TestViews(sampling=UNIFORM, temporal_views=2, spatial_crops=3)
+    block = load(dataset, view, "nasa", wanted=EVERYTHING)
+    sound = sound_of(NASA)
+    starts = [(len(sound) - PIECE) * (3 * chunk + crop + 3) // 12 for chunk in range(2) for crop in range(3)]
+    np.testing.assert_array_equal(block["audio"], [[sound[start : start + PIECE] for start in starts]])
+    assert block["audio_columns"].tolist() == [[100] * 6]
+    np.testing.assert_allclose(block["audio_times"][0, :, 0], np.array(starts) / SAMPLE_RATE, rtol=1e-6)
+
+
+def test_a_window_of_a_clip_has_the_sound_of_that_window_and_times_that_start_with_it(dataset):
+    wanted = dataclasses.replace(EVERYTHING, sound_columns=50)
+    block = load(dataset, CentreView(sampling=UNIFORM), "word", wanted=wanted)
+    second = sound_of(NASA)[3 * SAMPLE_RATE : 4 * SAMPLE_RATE]
+    first = (SAMPLE_RATE - samples_for(50)) // 2
+    np.testing.assert_array_equal(block["audio"], [second[first:-first]])
+    np.testing.assert_allclose(block["audio_times"], [[first / SAMPLE_RATE, 1 - first / SAMPLE_RATE]], rtol=1e-6)
+    np.testing.assert_allclose(block["video_times"].mean(), 0.5, atol=0.05)
+
+
+def test_short_sound_is_padded_with_zeros_and_its_columns_are_counted(dataset):
+    wanted = dataclasses.replace(EVERYTHING, sound_columns=400)
+    block = load(dataset, CentreView(sampling=UNIFORM), "word", wanted=wanted)
+    assert block["audio"].shape == (1, samples_for(400))
+    assert block["audio_columns"].tolist() == [(SAMPLE_RATE - 400) // 160 + 1]
+    assert not block["audio"][0, SAMPLE_RATE:].any()
+    np.testing.assert_allclose(block["audio_times"], [[0.0, samples_for(400) / SAMPLE_RATE]])
+
+
+def test_a_clip_without_sound_is_valid_and_has_no_columns(dataset):
+    block = load(dataset, CentreView(sampling=UNIFORM), "arm", "nasa", wanted=EVERYTHING)
+    assert block["valid"].tolist() == [True, True]
+    assert block["reason"].tolist() == ["", ""]
+    assert block["audio_columns"].tolist() == [0, 100]
+    assert not block["audio"][0].any()
+    assert load(dataset, CentreView(sampling=UNIFORM), "arm", wanted=SOUND_ALONE)["valid"].all()
+
+
+def test_a_clip_with_broken_sound_is_used_without_it_and_says_so(dataset):
+    block = load(dataset, CentreView(sampling=UNIFORM), "noise", "nasa", wanted=EVERYTHING)
+    assert block["valid"].tolist() == [True, True]
+    assert block["reason"][0].startswith("used without its sound: ")
+    assert block["audio_columns"].tolist() == [0, 100]
+    assert block["frames"][0].any()
+    assert list(broken_sounds(block)) == ["noise"]
+    assert unreadable_clips(block | {"clip": np.array([0, 1])}) == {}
+
+
+def test_a_clip_with_broken_sound_is_unreadable_where_sound_is_all_there_is(dataset):
+    block = load(dataset, CentreView(sampling=UNIFORM), "noise", "nasa", wanted=SOUND_ALONE)
+    assert block["valid"].tolist() == [False, True]
+    assert not block["reason"][0].startswith("used")
+
+
+@pytest.mark.parametrize(
+    "view", [CentreView(sampling=UNIFORM), TestViews(sampling=UNIFORM, temporal_views=2, spatial_crops=3)]
+)
+def test_an_unreadable_clip_has_blanks_of_every_kind(dataset, view):
+    block = load(dataset, view, "broken", "nasa", wanted=EVERYTHING)
+    assert block["valid"].tolist() == [False, True]
+    for name in MEDIA_COLUMNS:
+        assert not block[name][0].any()
+        assert block[name][1].any()
+
+
+def test_time_steps_are_those_of_their_frames(dataset):
+    fps = 28
+    (times,) = load(dataset, CentreView(sampling=UNIFORM), "arm", wanted=EVERYTHING)["video_times"]
+    np.testing.assert_allclose(times * fps, [[35, 106], [175, 246]], rtol=1e-6)  # frames 35, 105 and 175, 245
+    view = TestViews(sampling=UNIFORM, temporal_views=2, spatial_crops=3)
+    (times,) = load(dataset, view, "arm", wanted=EVERYTHING)["video_times"]
+    assert times.dtype == np.float32
+    np.testing.assert_allclose(times[:3] * fps, [[[0, 71], [140, 211]]] * 3, rtol=1e-6)
+    np.testing.assert_allclose(times[3:] * fps, [[[35, 106], [175, 246]]] * 3, rtol=1e-6)
+    by_frame = dataclasses.replace(EVERYTHING, frames_per_step=1)
+    (times,) = load(dataset, CentreView(sampling=DENSE), "arm", wanted=by_frame)["video_times"]
+    np.testing.assert_allclose(times * fps, [[124 + 8 * i, 125 + 8 * i] for i in range(4)], rtol=1e-6)
+
+
+def test_a_network_says_what_it_wants():
+    clip, ast = CLIP(), AST()
+    clock = ExchangeSpec(
+        directions=(Direction(source=AUDIO, target="spatial", window="space_time"),), positions="clock"
+    )
+    audio, video = AudioInput(frames=300), VideoInput(frames_per_step=4)
+    specs = [
+        NetworkSpec(experts={"spatial": clip, TEMPORAL: clip}),
+        NetworkSpec(experts={AUDIO: ast}, audio=audio),
+        NetworkSpec(experts={AUDIO: ast, "spatial": clip}, audio=audio),
+        NetworkSpec(experts={AUDIO: ast, "spatial": clip}, exchanges=(clock,), audio=audio, video=video),
+    ]
+    assert [wanted_by(spec) for spec in specs] == [
+        VIDEO_ALONE,
+        Wanted(frames=False, sound_columns=300),
+        Wanted(frames=True, sound_columns=300),
+        Wanted(frames=True, frames_per_step=4, sound_columns=300, sound_times=True),
+    ]

@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 import torch
-from timm.data.mixup import mixup_target
+from timm.data.mixup import cutmix_bbox_and_lam, mixup_target
 
 from cast_ray.data.mixup import mix, smooth_targets
+from cast_ray.models.spec import AUDIO, AUDIO_TIMES, HAS_AUDIO, VIDEO
 
 NUM_CLASSES = {"verb": 7, "noun": 11}
 
@@ -16,8 +17,13 @@ def batch(size, seed=0):
 
 
 def run(clips, targets, valid, *, alpha=0.8, probability=1.0, smoothing=0.1, seed=0):
+    inputs, soft = run_all({VIDEO: clips}, targets, valid, alpha, probability, smoothing, seed)
+    return inputs[VIDEO], soft
+
+
+def run_all(inputs, targets, valid, alpha=0.8, probability=1.0, smoothing=0.1, seed=0, **options):
     return mix(
-        clips,
+        inputs,
         targets,
         valid,
         num_classes=NUM_CLASSES,
@@ -25,6 +31,7 @@ def run(clips, targets, valid, *, alpha=0.8, probability=1.0, smoothing=0.1, see
         probability=probability,
         smoothing=smoothing,
         rng=np.random.default_rng(seed),
+        **options,
     )
 
 
@@ -99,3 +106,97 @@ def test_low_precision_clips_keep_their_type():
     assert mixed.dtype == torch.bfloat16
     assert soft["verb"].dtype == torch.float32
     torch.testing.assert_close(mixed.float(), run(clips.bfloat16().float(), targets, valid)[0], atol=0.02, rtol=0.01)
+
+
+def sound_batch(has_audio, video=True):
+    clips, targets, valid = batch(len(has_audio))
+    inputs = {AUDIO: torch.randn(len(has_audio), 16, 30), HAS_AUDIO: torch.tensor(has_audio)}
+    return ({VIDEO: clips} if video else {}) | inputs, targets, valid
+
+
+def targets_with(weights, targets):
+    """Soft targets of clips that keep the share `weights` [B] of their own labels, by timm clip by clip."""
+    return {
+        name: torch.stack([mixup_target(targets[name], count, w, 0.1)[row] for row, w in enumerate(weights)])
+        for name, count in NUM_CLASSES.items()
+    }
+
+
+@pytest.mark.parametrize("video", [True, False])
+def test_sound_is_mixed_as_the_video_is(video):
+    inputs, targets, valid = sound_batch([True] * 6, video)
+    mixed, soft = run_all(inputs, targets, valid)
+    lam = drawn_weight()
+    assert set(mixed) == set(inputs)
+    for name in {VIDEO, AUDIO} & set(inputs):
+        torch.testing.assert_close(mixed[name], inputs[name] * lam + inputs[name].flip(0) * (1 - lam))
+    torch.testing.assert_close(soft, targets_with([lam] * 6, targets))
+
+
+def test_a_pair_that_does_not_both_have_sound_keeps_its_own_sound_and_has_the_labels_of_its_video():
+    inputs, targets, valid = sound_batch([True, False, True, True, True, False])
+    mixed, soft = run_all(inputs, targets, valid)
+    lam = drawn_weight()
+    torch.testing.assert_close(mixed[VIDEO], inputs[VIDEO] * lam + inputs[VIDEO].flip(0) * (1 - lam))
+    assert torch.equal(mixed[AUDIO][[0, 1, 4, 5]], inputs[AUDIO][[0, 1, 4, 5]])
+    torch.testing.assert_close(mixed[AUDIO][2], inputs[AUDIO][2] * lam + inputs[AUDIO][3] * (1 - lam))
+    assert torch.equal(mixed[HAS_AUDIO], inputs[HAS_AUDIO])
+    torch.testing.assert_close(soft, targets_with([lam] * 6, targets))
+
+
+@pytest.mark.parametrize("sound", ["linear", "cutmix"])
+def test_without_video_a_clip_that_keeps_its_sound_keeps_its_labels(sound):
+    inputs, targets, valid = sound_batch([True, True, False, True], video=False)
+    _, soft = run_all(inputs, targets, valid, sound=sound)
+    own = smooth_targets(targets["noun"], valid, 11, 0.1)
+    assert torch.equal(soft["noun"][[1, 2]], own[[1, 2]])
+    if sound == "linear":
+        lam = drawn_weight()
+        torch.testing.assert_close(soft, targets_with([lam, 1.0, 1.0, lam], targets))
+
+
+def test_sound_is_left_alone_if_asked_for():
+    inputs, targets, valid = sound_batch([True] * 4)
+    mixed, soft = run_all(inputs, targets, valid, sound="none")
+    assert torch.equal(mixed[AUDIO], inputs[AUDIO])
+    torch.testing.assert_close(soft, targets_with([drawn_weight()] * 4, targets))
+    inputs.pop(VIDEO)
+    _, soft = run_all(inputs, targets, valid, sound="none")
+    torch.testing.assert_close(soft, targets_with([1.0] * 4, targets))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_box_of_the_partners_spectrogram_has_timms_place_and_its_area_mixes_the_labels(seed):
+    inputs, targets, valid = sound_batch([True, True, False, True, True, True])
+    mixed, soft = run_all(inputs, targets, valid, seed=seed, sound="cutmix")
+    lam = drawn_weight(seed=seed)
+    rng = np.random.default_rng(seed)
+    rng.random(), rng.beta(0.8, 0.8)
+    with pytest.MonkeyPatch.context() as patch:  # timm draws the centre with numpy's global functions, row first
+        patch.setattr(np.random, "randint", lambda low, high, size=None: rng.integers(low, high))
+        (top, bottom, left, right), corrected = cutmix_bbox_and_lam((16, 30), lam)
+    for row in (0, 1, 4, 5):
+        expected = inputs[AUDIO][row].clone()
+        expected[top:bottom, left:right] = inputs[AUDIO][5 - row][top:bottom, left:right]
+        assert torch.equal(mixed[AUDIO][row], expected)
+    assert torch.equal(mixed[AUDIO][[2, 3]], inputs[AUDIO][[2, 3]])
+    torch.testing.assert_close(mixed[VIDEO], inputs[VIDEO] * lam + inputs[VIDEO].flip(0) * (1 - lam))
+    torch.testing.assert_close(soft, targets_with([corrected, corrected, lam, lam, corrected, corrected], targets))
+
+
+def test_other_inputs_are_handed_on_and_the_given_mapping_is_not_changed():
+    inputs, targets, valid = sound_batch([True] * 4)
+    inputs[AUDIO_TIMES] = torch.rand(4, 2)
+    before = dict(inputs)
+    mixed, _ = run_all(inputs, targets, valid)
+    assert mixed[AUDIO_TIMES] is inputs[AUDIO_TIMES]
+    assert all(inputs[name] is value for name, value in before.items())
+
+
+def test_sound_draws_nothing_that_the_video_would_have_drawn():
+    """A run without sound is the same run as before there was sound."""
+    inputs, targets, valid = sound_batch([True] * 4)
+    rngs = [np.random.default_rng(0), np.random.default_rng(0)]
+    for given, rng in zip(({VIDEO: inputs[VIDEO]}, inputs), rngs, strict=True):
+        mix(given, targets, valid, num_classes=NUM_CLASSES, alpha=0.8, probability=1.0, smoothing=0.1, rng=rng)
+    assert rngs[0].random() == rngs[1].random()

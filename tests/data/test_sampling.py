@@ -10,6 +10,9 @@ from cast_ray.data.sampling import (
     dense_centre,
     dense_test_views,
     dense_train,
+    sound_centre,
+    sound_test_views,
+    sound_train,
     three_crops,
     uniform_centre,
     uniform_test_views,
@@ -135,3 +138,36 @@ def test_three_uniform_views_share_each_segment_evenly():
 def test_sizes_below_one_are_refused(call):
     with pytest.raises(ValueError, match="must be at least 1"):
         call()
+
+
+def test_six_views_hear_the_published_pieces():
+    spare = 120_000
+    expected = [int(spare * (3 * chunk + crop + 3) / 12) for chunk in range(2) for crop in range(3)]
+    assert sound_test_views(spare + 64_240, 64_240, 6).tolist() == expected
+
+
+@given(st.integers(0, 10**6), st.integers(1, 10**5), st.integers(1, 30))
+def test_pieces_of_sound_lie_inside_and_move_forward_evenly(num_samples, wanted, num_views):
+    starts = sound_test_views(num_samples, wanted, num_views)
+    spare = max(num_samples - wanted, 0)
+    assert starts.shape == (num_views,)
+    assert (starts >= 0).all()
+    assert (starts <= spare).all()
+    if num_views > 1:
+        np.testing.assert_allclose(starts, spare / 4 + spare * np.arange(num_views) / (2 * num_views), atol=1)
+
+
+@given(st.integers(0, 10**6), st.integers(1, 10**5))
+def test_one_view_hears_the_middle_as_validation_does(num_samples, wanted):
+    start = sound_centre(num_samples, wanted)
+    assert sound_test_views(num_samples, wanted, 1).tolist() == [start]
+    before, after = start, max(num_samples - wanted, 0) - start
+    assert after - before in (0, 1)
+
+
+def test_training_hears_every_piece_with_the_same_chance():
+    rng = np.random.default_rng(0)
+    starts = np.array([sound_train(1009, 1000, rng) for _ in range(4000)])
+    assert np.bincount(starts, minlength=10).min() > 320
+    assert starts.max() == 9
+    assert {sound_train(500, 1000, rng) for _ in range(20)} == {0}

@@ -1,4 +1,4 @@
-"""The embedded dataset on disk: official layouts, playable files with sound, balance, the same bytes per seed."""
+"""The embedded dataset on disk: known layouts, playable files with sound, balance, the same bytes per seed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from sklearn.ensemble import RandomForestClassifier
 
-from cast_ray.data.catalog import read_ek100, read_ssv2
+from cast_ray.data.catalog import read_ek100, read_ssv2, read_table
 from cast_ray.data.manifest import TRAIN, VALIDATION
 from cast_ray.data.synthetic import NOUNS, SOUNDS, VERBS, write_dataset
 from cast_ray.data.synthetic.classes import balanced_labels
@@ -30,7 +30,12 @@ from cast_ray.data.synthetic.sound import SAMPLE_RATE, draw_sound
 from cast_ray.errors import UserError
 
 COMBINATIONS = len(VERBS) * len(NOUNS) * len(SOUNDS)
-READERS = {"ssv2": read_ssv2, "ek100": read_ek100}
+READERS = {"ssv2": read_ssv2, "ek100": read_ek100, "table": read_table}
+FIELDS = {
+    "ssv2": {"label": VERBS},
+    "ek100": {"verb": VERBS, "noun": NOUNS},
+    "table": {"verb": VERBS, "noun": NOUNS, "sound": SOUNDS},
+}
 SMALL = {"train_clips": 20, "validation_clips": 7, "size": 32, "num_frames": 6}
 
 
@@ -97,17 +102,41 @@ def test_encoding_reads_no_memory_that_it_never_wrote():
     assert len(results) == 1
 
 
-def test_the_official_files_are_read_back_as_written(dataset):
+def test_the_annotations_are_read_back_as_written(dataset):
     layout, where = dataset
     manifest = READERS[layout](where.videos, where.annotations)
     assert [len(manifest.split(split)) for split in (TRAIN, VALIDATION)] == [20, 7]
-    assert manifest.label_map.num_classes == (
-        {"label": len(VERBS)} if layout == "ssv2" else {"verb": len(VERBS), "noun": len(NOUNS)}
-    )
+    names = FIELDS[layout]
+    found = manifest.label_map.names
+    if layout == "ssv2":  # has templates instead of the verbs' names
+        assert manifest.label_map.num_classes == {"label": len(VERBS)}
+    elif layout == "ek100":
+        assert found == names
+    else:  # knows the classes that occur
+        assert all(set(found[field]) <= set(names[field]) for field in names)
+    assert manifest.label_map.fields == tuple(names)
     for split, count in ((TRAIN, 20), (VALIDATION, 7)):
-        fields = len(manifest.label_map.fields)
-        expected = Counter((label.verb, label.noun)[:fields] for label in map(balanced_labels, range(count)))
+        written = [(label.verb, label.noun, label.sound)[: len(names)] for label in map(balanced_labels, range(count))]
+        expected = Counter(
+            label
+            if layout == "ssv2"
+            else tuple(found[field].index(names[field][index]) for field, index in zip(names, label, strict=True))
+            for label in written
+        )
         assert Counter(clip.labels for clip in manifest.split(split)) == expected
+
+
+def test_the_table_says_what_is_in_the_files(tmp_path):
+    where = write_dataset(tmp_path, layout="table", **SMALL)
+    with (where.annotations / "sounds.csv").open(newline="") as file:
+        sounds = {f"{row['clip_id']}.mp4": row["sound"] for row in csv.DictReader(file)}
+    rows = []
+    for split in (TRAIN, VALIDATION):
+        with (where.annotations / f"{split}.csv").open(newline="") as file:
+            rows += list(csv.DictReader(file))
+    assert list(rows[0]) == ["clip", "verb", "noun", "sound"]
+    assert {row["clip"]: row["sound"] for row in rows} == sounds
+    assert all((where.videos / row["clip"]).is_file() for row in rows)
 
 
 def test_ssv2_annotations_have_the_official_form(tmp_path):
@@ -236,6 +265,38 @@ def test_the_refused_sizes_are_those_that_decord_cannot_read():
     assert tuple(unreadable) == UNREADABLE_SIZES
 
 
+def has_sound(path: Path) -> bool:
+    with av.open(str(path)) as container:
+        assert container.streams.video
+        return bool(container.streams.audio)
+
+
+@pytest.mark.parametrize(("share", "silent"), [(0.0, [0, 0]), (0.25, [5, 2]), (1.0, [20, 7])])
+def test_a_share_of_the_clips_has_no_sound_track(tmp_path, share, silent):
+    where = write_dataset(tmp_path, layout="table", silent_share=share, **SMALL)
+    for split, count in zip((TRAIN, VALIDATION), silent, strict=True):
+        assert sum(not has_sound(path) for path in where.videos.glob(f"{split}-*")) == count
+
+
+def test_silence_changes_nothing_else(tmp_path):
+    """The same frames in every file, the same bytes where there is sound, the same labels."""
+    for name, share in (("loud", 0.0), ("mixed", 0.3)):
+        write_dataset(tmp_path / name, layout="table", silent_share=share, **SMALL)
+    loud, mixed = digests(tmp_path / "loud"), digests(tmp_path / "mixed")
+    different = {name for name in loud if loud[name] != mixed[name]}
+    silent = {
+        str(path.relative_to(tmp_path / "mixed"))
+        for path in (tmp_path / "mixed" / "videos").iterdir()
+        if not has_sound(path)
+    }
+    assert different == silent
+    name = min(silent)
+    frames = [
+        decord.VideoReader(str(tmp_path / kind / name)).get_batch(range(6)).asnumpy() for kind in ("loud", "mixed")
+    ]
+    np.testing.assert_array_equal(*frames)
+
+
 def test_progress_counts_to_the_end(tmp_path):
     seen = []
     write_dataset(tmp_path, layout="ssv2", progress=lambda done, total: seen.append((done, total)), **SMALL)
@@ -245,7 +306,8 @@ def test_progress_counts_to_the_end(tmp_path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"layout": "k400"}, "layout 'k400' is unknown; use one of ['ssv2', 'ek100']"),
+        ({"layout": "k400"}, "layout 'k400' is unknown; use one of ['ssv2', 'ek100', 'table']"),
+        ({"silent_share": 1.5}, "silent_share is 1.5; it must be a share between 0 and 1"),
         ({"train_clips": 0}, "train_clips is 0"),
         ({"validation_clips": -1}, "validation_clips is -1"),
         ({"workers": 0}, "workers is 0"),

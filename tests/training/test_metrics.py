@@ -95,3 +95,23 @@ def test_sums_and_not_shares_are_added_up_over_the_workers(monkeypatch):
 def test_the_best_checkpoint_is_chosen_by_action_or_by_the_one_label():
     assert score({"verb_top1": 0.9, "noun_top1": 0.8, "action_top1": 0.7, "loss": 1.0}) == 0.7
     assert score({"label_top1": 0.6, "loss": 2.0, "clips": 10.0}) == 0.6
+
+
+def test_with_other_fields_the_best_checkpoint_is_chosen_by_their_mean():
+    figures = {"verb_top1": 0.9, "noun_top1": 0.8, "sound_top1": 0.1, "action_top1": 0.7, "loss": 1.0}
+    assert score(figures) == pytest.approx(0.6)
+
+
+def test_action_counts_verb_and_noun_only_whatever_other_fields_there_are():
+    classes = {"verb": 3, "sound": 2, "noun": 4}
+    logits, labels, valid = random_batch(100, 6, classes)
+    counts = ValidationCounts(tuple(classes), CPU)
+    counts.add(logits, labels, valid)
+    assert counts.reduce() == pytest.approx(expected(logits, labels, valid), rel=1e-5)
+
+
+def test_without_a_noun_there_is_no_action():
+    classes = {"verb": 3, "sound": 2}
+    counts = ValidationCounts(tuple(classes), CPU)
+    counts.add(*random_batch(10, 7, classes))
+    assert "action_top1" not in counts.reduce()

@@ -29,6 +29,7 @@ EPOCH = {
     "step": 160,
     "validation": {"clips": 30.0, "loss": 1.5, "verb_top1": 0.5, "noun_top1": 0.25, "action_top1": 0.125},
 }
+SOUNDLESS = {"kind": "soundless", "epoch": 1, "clip_id": "clip-8", "reason": "used without its sound: damaged"}
 UNREADABLE = {"kind": "unreadable", "epoch": 1, "clip_id": "clip-7", "reason": "no video stream"}
 FAILURE = {"kind": "failure", "rank": 1, "reason": "worker died"}
 
@@ -79,6 +80,13 @@ def test_every_posted_row_is_printed_once_and_in_order(board, terminal):
         assert expected in epoch
     assert unreadable.split() == ["unreadable", "clip", "clip-7:", "no", "video", "stream"]
     assert "worker 1 failed  worker died; going on from the latest checkpoint" in failure
+
+
+def test_a_clip_with_broken_sound_is_told_from_an_unreadable_one(board, terminal):
+    with shown(board, terminal, None):
+        board.rows += [SOUNDLESS]
+    (line,) = printed(terminal)
+    assert line.split()[:4] == ["no", "sound", "clip", "clip-8:"]
 
 
 def test_rows_posted_before_a_failure_are_printed(board, terminal):

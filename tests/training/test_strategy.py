@@ -79,7 +79,7 @@ def run_rank(rank: int, port: int, folder: str) -> None:
             for step in range(first, last):
                 for accumulation in range(ACCUMULATION):
                     inputs, labels = micro_batch(step, accumulation, rank)
-                    loss = nn.functional.cross_entropy(strategy.forward(inputs).float(), labels)
+                    loss = nn.functional.cross_entropy(strategy.engine(inputs.to(strategy.dtype)).float(), labels)
                     strategy.step(loss, 0.01 * (step + 1))
 
         through = make_strategy()
@@ -113,7 +113,9 @@ def real_network_loss(precision: str) -> float:
     strategy = DeepSpeedStrategy(network, groups, betas=(0.9, 0.999), config=config)
     clips = torch.randn(2, 3, 8, 32, 32, generator=torch.Generator().manual_seed(0))
     for _ in range(4):
-        loss = nn.functional.cross_entropy(strategy.forward(clips)["label"].float(), torch.tensor([1, 4]))
+        loss = nn.functional.cross_entropy(
+            strategy.engine(clips.to(strategy.dtype))["label"].float(), torch.tensor([1, 4])
+        )
         strategy.step(loss, 0.01)
     return loss.item()
 

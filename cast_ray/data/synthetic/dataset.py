@@ -1,4 +1,4 @@
-"""How the embedded dataset lies on disk: videos and annotations in an official layout, the same bytes per seed."""
+"""How the embedded dataset lies on disk: videos and annotations in a known layout, the same bytes per seed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from cast_ray.errors import UserError
 
 __all__ = ["Layout", "SyntheticDataset", "encode_clip", "write_dataset"]
 
-Layout = Literal["ssv2", "ek100"]
+Layout = Literal["ssv2", "ek100", "table"]
 
 SPLITS = (TRAIN, VALIDATION)
 TEMPLATES = (
@@ -53,6 +53,8 @@ EK100_COLUMNS = (
     "all_noun_classes",
 )
 SEGMENTS_PER_VIDEO = 50
+TABLE_COLUMNS = ("clip", "verb", "noun", "sound")
+"""The plain layout of `cast_ray.data.catalog.table`."""
 SOUNDS_FILE = "sounds.csv"
 # decord 0.6 takes frames of these widths for four-channel images and cannot read them.
 UNREADABLE_SIZES = (24, 48, 72)
@@ -65,7 +67,7 @@ class SyntheticDataset:
     videos: Path
     """Folder with one mp4 per clip."""
     annotations: Path
-    """Folder with the official annotation files, and sounds.csv (clip_id, sound, sound_class)."""
+    """Folder with the layout's annotation files, and sounds.csv (clip_id, sound, sound_class)."""
 
     @classmethod
     def below(cls, root: Path) -> SyntheticDataset:
@@ -90,6 +92,8 @@ class ClipSpec:
     size: int
     num_frames: int
     frames_per_second: int
+    silent: bool = False
+    """Whether the file has no sound track; its sound label stays, and nobody can know it."""
 
 
 def write_dataset(
@@ -102,6 +106,7 @@ def write_dataset(
     size: int = 40,
     num_frames: int = 16,
     frames_per_second: int = 12,
+    silent_share: float = 0.0,
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> SyntheticDataset:
@@ -111,13 +116,14 @@ def write_dataset(
 
     Args:
         root: folder to write into; it is made if missing and must not hold a complete dataset yet.
-        layout: "ssv2" labels the verb (as a template), "ek100" verb and noun.
+        layout: "ssv2" labels the verb (as a template), "ek100" verb and noun, "table" verb, noun and sound.
         train_clips: number of clips of the training split.
         validation_clips: number of clips of the validation split.
         seed: another seed gives other clips.
         size: height and width of the frames in pixels, divisible by 4.
         num_frames: frames per clip.
         frames_per_second: of the video; sound lasts as long as the frames.
+        silent_share: share of each split's clips, drawn at random, whose files have no sound track.
         workers: processes that render; 1 renders in this process.
         progress: called with (clips written, clips in all).
 
@@ -125,6 +131,8 @@ def write_dataset(
         UserError: a number makes no sense, or `root` already holds a dataset.
     """
     _check(layout, train_clips, validation_clips, size, num_frames, frames_per_second, workers)
+    if not 0 <= silent_share <= 1:
+        raise UserError(f"silent_share is {silent_share}; it must be a share between 0 and 1")
     root = Path(root)
     dataset = SyntheticDataset.below(root)
     if dataset.complete:
@@ -141,12 +149,15 @@ def write_dataset(
             size=size,
             num_frames=num_frames,
             frames_per_second=frames_per_second,
+            silent=index in silent,
         )
         for split, count in zip(SPLITS, (train_clips, validation_clips), strict=True)
+        for silent in [_silent_clips(seed, split, count, silent_share)]
         for index, labels in enumerate(_shuffled_labels(seed, split, count))
     ]
     _write_clips(specs, dataset.videos, workers, progress)
-    {"ssv2": _annotate_ssv2, "ek100": _annotate_ek100}[layout](dataset.annotations, specs)
+    annotate = {"ssv2": _annotate_ssv2, "ek100": _annotate_ek100, "table": _annotate_table}[layout]
+    annotate(dataset.annotations, specs)
     rows = ((spec.clip_id, SOUNDS[spec.labels.sound], spec.labels.sound) for spec in specs)
     _write_csv(dataset.annotations / SOUNDS_FILE, ("clip_id", "sound", "sound_class"), rows)
     return dataset
@@ -157,7 +168,9 @@ def encode_clip(spec: ClipSpec) -> bytes:
     seeds = np.random.SeedSequence([spec.seed, SPLITS.index(spec.split), spec.index]).spawn(2)
     seen, heard = (np.random.default_rng(seed) for seed in seeds)
     scene = draw_scene(seen, verb=spec.labels.verb, noun=spec.labels.noun, num_frames=spec.num_frames, size=spec.size)
-    sound = draw_sound(heard, spec.labels.sound, spec.num_frames / spec.frames_per_second)
+    sound = None
+    if not spec.silent:
+        sound = draw_sound(heard, spec.labels.sound, spec.num_frames / spec.frames_per_second)
     return encode_mp4(render(scene), frames_per_second=spec.frames_per_second, sound=sound)
 
 
@@ -194,6 +207,11 @@ def _shuffled_labels(seed: int, split: str, count: int) -> list[Labels]:
     return [balanced_labels(int(position)) for position in order]
 
 
+def _silent_clips(seed: int, split: str, count: int, share: float) -> set[int]:
+    order = np.random.default_rng([seed, SPLITS.index(split), 1]).permutation(count)
+    return set(order[: round(share * count)].tolist())
+
+
 def _write_clips(
     specs: Sequence[ClipSpec], videos: Path, workers: int, progress: Callable[[int, int], None] | None
 ) -> None:
@@ -219,6 +237,8 @@ def _count(written: Iterable[None], total: int, progress: Callable[[int, int], N
 def _clip_id(layout: Layout, split: str, index: int) -> str:
     if layout == "ssv2":
         return str(1 + index + (0 if split == TRAIN else 1_000_000))
+    if layout == "table":
+        return f"{split}-{index:06d}"
     return f"{_video_id(split, index)}_{index % SEGMENTS_PER_VIDEO}"
 
 
@@ -257,6 +277,16 @@ def _ek100_row(spec: ClipSpec) -> tuple[object, ...]:
     video_id = _video_id(spec.split, spec.index)
     where = (spec.clip_id, video_id[:3], video_id, start, start, stop, first + 1, last)
     return (*where, f"{verb} {noun}", verb, spec.labels.verb, noun, spec.labels.noun, f"['{noun}']", [spec.labels.noun])
+
+
+def _annotate_table(annotations: Path, specs: Sequence[ClipSpec]) -> None:
+    for split in SPLITS:
+        rows = [
+            (f"{spec.clip_id}.mp4", VERBS[spec.labels.verb], NOUNS[spec.labels.noun], SOUNDS[spec.labels.sound])
+            for spec in specs
+            if spec.split == split
+        ]
+        _write_csv(annotations / f"{split}.csv", TABLE_COLUMNS, rows)
 
 
 def _timestamp(seconds: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from fractions import Fraction
+from typing import Any
 
 import av
 import numpy as np
@@ -26,29 +27,43 @@ RGB_TO_YUV = np.array([[65.481, 128.553, 24.966], [-37.797, -74.203, 112.0], [11
 RGB_TO_YUV = RGB_TO_YUV.astype(np.float32)
 
 
-def encode_mp4(frames: NDArray[np.uint8], *, frames_per_second: int, sound: NDArray[np.int16]) -> bytes:
-    """Encode frames [T, H, W, 3] (H and W divisible by 4) and one sound channel [samples] at `SAMPLE_RATE`."""
+def encode_mp4(frames: NDArray[np.uint8], *, frames_per_second: int, sound: NDArray[np.int16] | None) -> bytes:
+    """Encode frames [T, H, W, 3] (H and W divisible by 4) and one sound channel [samples] at `SAMPLE_RATE`.
+
+    With `sound` None the file has no sound track.
+    """
     target = io.BytesIO()
     with av.open(target, "w", format="mp4", options=CONTAINER_OPTIONS) as container:
         video = container.add_stream("libx264", rate=frames_per_second, options=VIDEO_OPTIONS)
         video.height, video.width = frames.shape[1:3]
         video.pix_fmt = "yuv420p"
         video.time_base = Fraction(1, frames_per_second)
-        audio = container.add_stream("aac", rate=SAMPLE_RATE, layout="mono", options=AUDIO_OPTIONS)
-        audio.bit_rate = AUDIO_BIT_RATE
+        audio = None if sound is None else _sound_track(container)
         for index, planes in enumerate(_to_yuv420(frames)):
             picture = av.VideoFrame.from_ndarray(planes, format="yuv420p")
             picture.pts = index
             container.mux(video.encode(picture))
         container.mux(video.encode(None))
-        for start in range(0, len(sound), SAMPLES_PER_PACKET):
-            packet = sound[None, start : start + SAMPLES_PER_PACKET]
-            samples = av.AudioFrame.from_ndarray(packet, format="s16", layout="mono")
-            samples.sample_rate = SAMPLE_RATE
-            samples.pts = start
-            container.mux(audio.encode(samples))
-        container.mux(audio.encode(None))
+        if audio is not None and sound is not None:
+            _mux_sound(container, audio, sound)
     return target.getvalue()
+
+
+def _sound_track(container: Any) -> Any:
+    # Made before anything is written: the header lists the tracks.
+    track = container.add_stream("aac", rate=SAMPLE_RATE, layout="mono", options=AUDIO_OPTIONS)
+    track.bit_rate = AUDIO_BIT_RATE
+    return track
+
+
+def _mux_sound(container: Any, track: Any, sound: NDArray[np.int16]) -> None:
+    for start in range(0, len(sound), SAMPLES_PER_PACKET):
+        packet = sound[None, start : start + SAMPLES_PER_PACKET]
+        samples = av.AudioFrame.from_ndarray(packet, format="s16", layout="mono")
+        samples.sample_rate = SAMPLE_RATE
+        samples.pts = start
+        container.mux(track.encode(samples))
+    container.mux(track.encode(None))
 
 
 def _to_yuv420(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -14,7 +14,14 @@ __all__ = ["synthesize"]
 
 
 def synthesize(
-    folder: Path, *, layout: Layout, train_clips: int, validation_clips: int, seed: int, console: Console
+    folder: Path,
+    *,
+    layout: Layout,
+    train_clips: int,
+    validation_clips: int,
+    seed: int,
+    console: Console,
+    silent_share: float = 0.0,
 ) -> SyntheticDataset:
     """The dataset in `folder`, written on all cores unless a complete one is there; arguments as `write_dataset`."""
     dataset = SyntheticDataset.below(folder)
@@ -36,6 +43,7 @@ def synthesize(
             train_clips=train_clips,
             validation_clips=validation_clips,
             seed=seed,
+            silent_share=silent_share,
             workers=os.cpu_count() or 1,
             progress=show,
         )
