@@ -10,7 +10,7 @@ from cast_ray.models.network import Network
 from cast_ray.weights.keymap import KeyMap
 from cast_ray.weights.strict import load_strictly
 
-__all__ = ["KEY_MAP", "from_author", "load_author", "to_author"]
+__all__ = ["KEY_MAP", "from_author", "holds", "load_author", "to_author"]
 
 BLOCK = "blocks.{i}"
 SPATIAL = f"experts.spatial.{BLOCK}"
@@ -81,6 +81,11 @@ KEY_MAP = KeyMap(
         ("head.classify.noun.*", "head_noun.*"),
     )
 )
+
+
+def holds(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether tensors by name are a checkpoint of the authors' CAST."""
+    return "clip_class_embedding" in tensors and "patch_embed.proj.weight" in tensors
 
 
 def from_author(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:

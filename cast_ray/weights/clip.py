@@ -1,18 +1,16 @@
 """Which name each tensor of a CLIP visual tower has here, in the layout of OpenAI and open_clip.
 
-Our spatial expert uses QuickGELU, as OpenAI's weights need. open_clip's own weights (LAION and others) have the same
-layout but exact GELU; a file does not say which it is, so give OpenAI's.
+Whether a model was trained with QuickGELU (OpenAI's, and a few others) or exact GELU (most of open_clip's) is not in
+the file; `cast_ray.weights.hub` records it for weights that it fetches.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from torch import Tensor
-
+from cast_ray.models.spec import CLIP
 from cast_ray.weights.keymap import KeyMap
+from cast_ray.weights.layout import Layout, Tensors, Translated, apply, without
 
-__all__ = ["KEY_MAP", "from_clip"]
+__all__ = ["KEY_MAP", "OPEN_CLIP", "from_clip"]
 
 THEIRS = "visual.transformer.resblocks.{i}"
 OURS = "blocks.{i}"
@@ -51,9 +49,13 @@ UNUSED = (
 )
 
 
-def from_clip(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """Tensors of the visual tower under the names of our spatial expert, and the names that are unknown here.
+def from_clip(tensors: Tensors) -> Translated:
+    """Tensors of the visual tower; the text tower and the projection into the joint space are ignored by name."""
+    return apply(KEY_MAP, without(tensors, UNUSED))
 
-    The text tower and the projection into the joint space are ignored by name.
-    """
-    return KEY_MAP.to_ours({name: tensor for name, tensor in tensors.items() if not name.startswith(UNUSED)})
+
+def _holds(tensors: Tensors) -> bool:
+    return "visual.conv1.weight" in tensors and "visual.class_embedding" in tensors
+
+
+OPEN_CLIP = Layout(name="CLIP of OpenAI or open_clip", families=(CLIP,), holds=_holds, translate=from_clip)

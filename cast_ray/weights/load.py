@@ -1,125 +1,153 @@
-"""How weights from files get into a network's experts, and how to tell later that they are the same ones."""
+"""How weights from files get into a whole network, and how to tell later that they are the same ones."""
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import pickle
-import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
+from torch import nn
 
 from cast_ray.errors import UserError
 from cast_ray.models.network import Network
-from cast_ray.weights.clip import from_clip
+from cast_ray.models.spec import AUDIO, SPATIAL, TEMPORAL
+from cast_ray.weights.cast_author import from_author
+from cast_ray.weights.experts import FinalNorm, load_experts
+from cast_ray.weights.fit import fit_network
+from cast_ray.weights.hub import locate
+from cast_ray.weights.layout import Tensors
+from cast_ray.weights.layouts import WHOLE, layouts_of, whole_network_of
+from cast_ray.weights.read import read_checkpoint
 from cast_ray.weights.strict import load_strictly
-from cast_ray.weights.videomae import from_videomae
 
-__all__ = ["frozen_fingerprint", "load_experts", "read_checkpoint"]
+__all__ = ["FinalNorm", "frozen_fingerprint", "load_experts", "load_network", "read_checkpoint"]
 
-Translation = Callable[[Mapping[str, Tensor]], tuple[dict[str, Tensor], list[str]]]
-
-WRAPPERS = ("model", "module", "state_dict")
-"""Keys under which training programs put the tensors, in order of preference."""
-
-
-def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
-    """Tensors of a checkpoint file by name, on the CPU. Nothing in the file is ever executed.
-
-    Reads safetensors and files of `torch.save`: either the tensors themselves or a dictionary that holds them under
-    'model', 'module' or 'state_dict'. A prefix 'module.' of data-parallel training is removed.
-
-    Raises:
-        UserError: no such file, or it is no such checkpoint.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"checkpoint {path} does not exist or is not a file; check the path")
-    if path.suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise UserError(f"checkpoint {path} is not a valid safetensors file ({error}); fetch it again") from error
-    content = _unpickle(path)
-    for key in WRAPPERS:
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-            break
-    if not isinstance(content, dict) or not content or not all(isinstance(x, Tensor) for x in content.values()):
-        raise UserError(
-            f"checkpoint {path} holds no dictionary of tensors, neither directly nor under one of {list(WRAPPERS)}; "
-            "save the model's state_dict() and give that file"
-        )
-    return {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
+CLASSIFIERS = "head.classify."
+STATE_FILE = "state.json"
+"""What tells a checkpoint folder of a training run."""
+RANDOM = "random"
 
 
-def _unpickle(path: Path) -> Any:
-    if _is_torchscript(path):
-        raise UserError(
-            f"checkpoint {path} is a TorchScript archive, which holds code; convert it once where you trust it: "
-            f"torch.save(torch.jit.load('{path.name}', map_location='cpu').state_dict(), 'converted.pt')"
-        )
-    try:
-        # Published VideoMAE files keep the command line as a Namespace, which is plain data.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(
-            f"checkpoint {path} is refused, because it holds more than tensors and plain data or is no checkpoint "
-            f"({reason}); convert it to safetensors where you trust it"
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise UserError(f"checkpoint {path} cannot be read ({error}); fetch it again") from error
+def load_network(
+    network: Network, source: str | Path, *, folder: Path | None = None, keep_head: bool = False
+) -> list[str]:
+    """Fill a whole network: from a released CAST, from our own state dict, or from the checkpoint of a training run.
 
-
-def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
-
-
-def load_experts(network: Network, *, spatial: str | Path | None = None, temporal: str | Path | None = None) -> None:
-    """Fill the experts of a network from foreign checkpoints; adapters, exchanges and head stay as they are.
+    A run's checkpoint holds only what trained; its experts are loaded first, from where the run had them. Tables of
+    positions are resized.
 
     Args:
-        network: a network with experts 'spatial' (CLIP family) and 'temporal' (VideoMAE family).
-        spatial: CLIP checkpoint of OpenAI or open_clip, None to leave the expert as it is.
-        temporal: VideoMAE checkpoint of its authors, None to leave the expert as it is.
+        network: the network.
+        source: path of a file or folder, or name on a hub.
+        folder: where weights with names lie; None takes CAST_RAY_WEIGHTS or its default.
+        keep_head: whether the network's own classifiers stay, for other classes than the source's.
+
+    Returns:
+        As `load_experts`.
 
     Raises:
-        UserError: a file cannot be read, or its tensors are not exactly those of the expert.
+        UserError: the source cannot be found or read, is a single expert, or does not fit the network.
     """
-    sources: tuple[tuple[str, str | Path | None, Translation], ...] = (
-        ("spatial", spatial, from_clip),
-        ("temporal", temporal, from_videomae),
-    )
-    for name, path, translate in sources:
-        if path is None:
-            continue
-        if name not in network.experts:
-            raise UserError(f"{path} was given for the expert '{name}', but the model has {list(network.experts)}")
-        expert = network.experts[name]
-        tensors, unknown = translate(read_checkpoint(path))
-        expected = {key for key, _ in expert.named_parameters() if "_adapter." not in key}
-        load_strictly(expert, tensors, unknown=unknown, expected=expected, where=f"{path} for the {name} expert")
+    path = locate(source, folder)
+    if (path / STATE_FILE).is_file():
+        return _load_run(network, path, folder=folder, keep_head=keep_head)
+    tensors = read_checkpoint(path)
+    kind = whole_network_of(tensors)
+    if kind is None:
+        found = layouts_of(tensors)
+        what = f"looks like {found[0].name}" if found else "has no known layout"
+        raise UserError(f"{source} {what}, not like a whole network; give it as weights of one expert")
+    ours, unknown = from_author(tensors) if kind == WHOLE else (dict(tensors), [])
+    notes = [f"{kind}, from {source}"]
+    return notes + _fill_network(network, ours, unknown=unknown, keep_head=keep_head, where=str(source))
 
 
-def frozen_fingerprint(network: Network) -> str:
+def frozen_fingerprint(network: nn.Module) -> str:
     """SHA-256 over names, types, shapes and bytes of the parameters that do not train, as hex digits.
 
     A checkpoint stores it instead of the frozen weights; equal fingerprints mean bitwise equal weights.
     """
+    return _fingerprint((name, x) for name, x in network.named_parameters() if not x.requires_grad)
+
+
+def _fingerprint(parameters: Iterable[tuple[str, nn.Parameter]]) -> str:
     digest = hashlib.sha256()
-    for name, parameter in sorted(network.named_parameters()):
-        if not parameter.requires_grad:
-            digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode())
-            digest.update(parameter.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    for name, parameter in sorted(parameters):
+        digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode())
+        digest.update(parameter.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """What a checkpoint folder of a training run says of the weights that are not in it."""
+
+    sources: Mapping[str, str]
+    network: str | None
+    final_norm: FinalNorm
+    frozen: str
+
+
+def _load_run(network: Network, path: Path, *, folder: Path | None, keep_head: bool) -> list[str]:
+    run = _read_run(path)
+    tensors = read_checkpoint(path)
+    frozen = {name for name, _ in network.named_parameters()} - tensors.keys()
+    notes = [f"{len(tensors)} trained tensors, from {path}"]
+    if frozen and run.network is not None:
+        notes += load_network(network, run.network, folder=folder, keep_head=True)
+    if frozen:
+        sources = {role: source for role, source in run.sources.items() if source != RANDOM}
+        notes += load_experts(network, sources, folder=folder, final_norm=run.final_norm)
+    left = sorted(name for name in frozen if not name.startswith("experts."))
+    if left or (frozen and RANDOM in run.sources.values()):
+        raise UserError(
+            f"the checkpoint {path} does not fill this network: {len(left)} tensors are missing {left[:3]}, and its "
+            f"frozen experts come from {dict(run.sources)}; build the network from the checkpoint's own configuration"
+        )
+    changes = _fill_network(network, tensors, keep_head=keep_head, where=str(path), expected=set(tensors))
+    if frozen and not any("resized" in note for note in [*notes, *changes]):
+        _check_frozen(network, frozen, run, path)
+    return notes + changes
+
+
+def _read_run(path: Path) -> _Run:
+    from cast_ray.training.checkpoint import read_state
+
+    state = read_state(path)
+    weights = dict(state.config.get("weights", {}))
+    return _Run(
+        sources={role: weights[role] for role in (SPATIAL, TEMPORAL, AUDIO) if weights.get(role) is not None},
+        network=weights.get("network"),
+        final_norm=weights.get("temporal_norm", "load"),
+        frozen=state.frozen,
+    )
+
+
+def _check_frozen(network: Network, frozen: set[str], run: _Run, path: Path) -> None:
+    found = _fingerprint((name, x) for name, x in network.named_parameters() if name in frozen)
+    if found != run.frozen:
+        raise UserError(
+            f"the checkpoint {path} was trained on frozen experts with the fingerprint {run.frozen}, but "
+            f"{dict(run.sources)} give {found}; put the same files there as in training"
+        )
+
+
+def _fill_network(
+    network: Network,
+    tensors: Tensors,
+    *,
+    where: str,
+    unknown: list[str] | None = None,
+    expected: set[str] | None = None,
+    keep_head: bool = False,
+) -> list[str]:
+    fitted, notes = fit_network(network, tensors)
+    wanted = {name for name, _ in network.named_parameters()} if expected is None else set(expected)
+    if keep_head:
+        wanted = {name for name in wanted if not name.startswith(CLASSIFIERS)}
+        fitted = {name: x for name, x in fitted.items() if not name.startswith(CLASSIFIERS)}
+        notes.append(f"{CLASSIFIERS}* left as they are")
+    load_strictly(network, fitted, unknown=unknown or (), expected=wanted, where=where)
+    return notes

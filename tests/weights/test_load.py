@@ -1,163 +1,176 @@
-"""Checkpoint files: what is read, what is refused, and that the reader never runs what it reads."""
+"""Whole networks, several experts at once, and the fingerprint of what is frozen."""
 
 from __future__ import annotations
 
-import argparse
-import os
-import zipfile
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from cast_ray.data.order import Position
 from cast_ray.errors import UserError
-from cast_ray.models.cast import CastSize, build_cast
+from cast_ray.labels import LABEL, LabelMap
+from cast_ray.models.assemble import assemble
+from cast_ray.models.named import NAMED
+from cast_ray.recipes.toy import toy
+from cast_ray.training.checkpoint import CheckpointState, write_checkpoint
 from cast_ray.weights.clip import KEY_MAP as CLIP
-from cast_ray.weights.load import frozen_fingerprint, load_experts, read_checkpoint
+from cast_ray.weights.load import frozen_fingerprint, load_experts, load_network
 from cast_ray.weights.videomae import KEY_MAP as VIDEOMAE
 
-SIZE = CastSize(img_size=16, patch_size=8, num_frames=4, width=32, depth=2, num_heads=2)
-TENSORS = {"a.weight": torch.arange(6.0).view(2, 3), "b": torch.ones(2, dtype=torch.half)}
+
+def tiny(name="cast_tiny", *, classes=5, seed=0, image_size=16, num_frames=4):
+    spec = NAMED[name]
+    video = replace(spec.video, image_size=image_size, num_frames=num_frames)
+    torch.manual_seed(seed)
+    return assemble(replace(spec, video=video), {LABEL: classes})
 
 
 @pytest.fixture
 def network():
-    torch.manual_seed(0)
-    return build_cast(SIZE, {"label": 5})
+    return tiny()
 
 
-def own(expert):
-    """Random tensors for all parameters of an expert that a foreign model has too."""
-    return {name: torch.randn_like(p) for name, p in expert.named_parameters() if "_adapter." not in name}
+@pytest.fixture
+def expert_files(network, tmp_path):
+    """Random weights of both experts of CAST in foreign layouts, by role; and the same by our names."""
+    files, tensors = {}, {}
+    for role, key_map in (("spatial", CLIP), ("temporal", VIDEOMAE)):
+        ours = {
+            name: torch.randn_like(x) for name, x in network.experts[role].named_parameters() if "_adapter." not in name
+        }
+        files[role] = str(tmp_path / f"{role}.pth")
+        torch.save(key_map.to_foreign(ours)[0], files[role])
+        tensors |= {f"experts.{role}.{name}": x for name, x in ours.items()}
+    return files, tensors
 
 
-def clip_file(network, path):
-    ours = own(network.experts["spatial"])
-    theirs, lost = CLIP.to_foreign(ours)
-    assert not lost
-    text = {"transformer.resblocks.0.ln_1.weight": torch.ones(1), "positional_embedding": torch.ones(1)}
-    extra = {"visual.proj": torch.ones(32, 4), "logit_scale": torch.ones(()), "input_resolution": torch.tensor(16)}
-    torch.save({**theirs, **text, **extra}, path)
-    return ours
+def states(network):
+    return {name: tensor.clone() for name, tensor in network.state_dict().items()}
 
 
-def videomae_tensors(network, *, norm, prefix):
-    ours = own(network.experts["temporal"])
-    theirs, lost = VIDEOMAE.to_foreign(ours)
-    assert not lost
-    renamed = {key.replace("fc_norm.", f"{norm}."): tensor for key, tensor in theirs.items()}
-    return ours, {prefix + key: tensor for key, tensor in renamed.items()}
+def equal(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.parametrize("wrap", [None, "model", "module", "state_dict"])
-def test_torch_files_are_read_bare_or_wrapped(tmp_path, wrap):
-    path = tmp_path / "file.pth"
-    arguments = argparse.Namespace(lr=0.1, data="somewhere")
-    torch.save(TENSORS if wrap is None else {wrap: TENSORS, "args": arguments, "epoch": 3}, path)
-    assert all(torch.equal(tensor, TENSORS[name]) for name, tensor in read_checkpoint(path).items())
-    assert read_checkpoint(path).keys() == TENSORS.keys()
+def test_several_experts_are_filled_and_nothing_else(network, expert_files):
+    files, tensors = expert_files
+    before = states(network)
+    notes = load_experts(network, files)
+    assert [note.split(",")[0] for note in notes] == [
+        "experts.spatial: CLIP of OpenAI or open_clip",
+        "experts.temporal: VideoMAE of its authors (or fine-tuned MVD)",
+    ]
+    assert equal(states(network), {**before, **tensors})
 
 
-def test_data_parallel_prefix_is_removed(tmp_path):
-    torch.save({f"module.{name}": tensor for name, tensor in TENSORS.items()}, tmp_path / "file.pt")
-    assert read_checkpoint(tmp_path / "file.pt").keys() == TENSORS.keys()
+def test_expert_that_the_model_does_not_have_is_named(network, expert_files):
+    with pytest.raises(UserError, match=r"for the expert 'audio', but the model has \['spatial', 'temporal'\]"):
+        load_experts(network, {"audio": expert_files[0]["spatial"]})
 
 
-def test_safetensors_are_read(tmp_path):
-    save_file(TENSORS, tmp_path / "file.safetensors")
-    assert read_checkpoint(tmp_path / "file.safetensors").keys() == TENSORS.keys()
+def test_experts_in_each_others_place_are_called_what_they_are(network, expert_files):
+    with pytest.raises(UserError, match=r"spatial\.pth for the temporal expert looks like CLIP"):
+        load_experts(network, {"temporal": expert_files[0]["spatial"]})
 
 
-class Malicious:
-    def __init__(self, target):
-        self.target = target
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.target),)
-
-
-def test_malicious_pickle_is_refused_and_not_run(tmp_path):
-    trace = tmp_path / "was_executed"
-    torch.save({"model": TENSORS, "args": Malicious(trace)}, tmp_path / "evil.pth")
-    with pytest.raises(UserError, match=r"evil\.pth is refused"):
-        read_checkpoint(tmp_path / "evil.pth")
-    assert not trace.exists()
+@pytest.mark.parametrize("name", ["cast_tiny", "cava_tiny_clock", "ca2st_tiny", "msca_kv_tiny"])
+@pytest.mark.parametrize("suffix", ["safetensors", "pt"])
+def test_own_state_dict_fills_the_network(tmp_path, name, suffix):
+    source = tiny(name, seed=1, image_size=32, num_frames=8)
+    path = tmp_path / f"own.{suffix}"
+    (save_file if suffix == "safetensors" else torch.save)(source.state_dict(), path)
+    network = tiny(name, seed=2, image_size=32, num_frames=8)
+    assert load_network(network, path) == [f"a whole network of this project, from {path}"]
+    assert equal(states(network), states(source))
 
 
-def test_torchscript_is_refused_with_the_way_to_convert_it(tmp_path):
-    path = tmp_path / "ViT-B-16.pt"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("ViT-B-16/constants.pkl", b"")
-        archive.writestr("ViT-B-16/code/__torch__.py", b"")
-    with pytest.raises(UserError, match=r"torch\.jit\.load\('ViT-B-16\.pt'.*state_dict"):
-        read_checkpoint(path)
+def test_own_state_dict_of_other_sizes_is_resized(tmp_path):
+    source = tiny("ca2st_tiny", image_size=16, num_frames=4)
+    torch.save(source.state_dict(), tmp_path / "own.pt")
+    network = tiny("ca2st_tiny", image_size=32, num_frames=8)
+    notes = load_network(network, tmp_path / "own.pt")[1:]
+    assert all(" resized " in note for note in notes)
+    changed = {name for name, x in source.state_dict().items() if x.shape != network.state_dict()[name].shape}
+    assert {note.split(" ")[0] for note in notes} == changed
+    assert any("audio_to_temporal" in name for name in changed)
 
 
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [("text.pth", b"not a checkpoint"), ("empty.pt", b""), ("text.safetensors", b"not a checkpoint")],
-)
-def test_files_that_are_no_checkpoints_are_named(tmp_path, name, content):
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError, match=name):
-        read_checkpoint(tmp_path / name)
+def test_single_expert_is_no_whole_network(network, expert_files):
+    with pytest.raises(UserError, match=r"spatial\.pth looks like CLIP.*not like a whole network"):
+        load_network(network, expert_files[0]["spatial"])
 
 
-def test_missing_file_and_file_without_tensors_are_named(tmp_path):
-    with pytest.raises(UserError, match=r"absent\.pth does not exist"):
-        read_checkpoint(tmp_path / "absent.pth")
-    torch.save({"epoch": 3}, tmp_path / "only_epoch.pth")
-    with pytest.raises(UserError, match="no dictionary of tensors"):
-        read_checkpoint(tmp_path / "only_epoch.pth")
+@pytest.fixture
+def checkpoint(tmp_path, network, expert_files):
+    """The folder of a training run's checkpoint, and the weights that the run had."""
+    load_experts(network, expert_files[0])
+    return run_checkpoint(tmp_path / "step-7", network, expert_files[0]), states(network)
 
 
-def test_clip_file_fills_the_spatial_expert_only(network, tmp_path):
-    expected = clip_file(network, tmp_path / "clip.pt")
-    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    load_experts(network, spatial=tmp_path / "clip.pt")
-    for name, tensor in network.state_dict().items():
-        short = name.removeprefix("experts.spatial.")
-        assert torch.equal(tensor, expected[short] if short in expected else before[name]), name
-
-
-@pytest.mark.parametrize(
-    ("norm", "prefix"),
-    [("norm", "encoder."), ("norm", ""), ("fc_norm", "")],
-    ids=["pre-trained", "plain", "fine-tuned"],
-)
-def test_videomae_file_fills_the_temporal_expert(network, tmp_path, norm, prefix):
-    expected, theirs = videomae_tensors(network, norm=norm, prefix=prefix)
-    decoder = {"decoder.head.weight": torch.ones(1), "mask_token": torch.ones(1), "head.weight": torch.ones(5, 32)}
-    torch.save({"model": {**theirs, **decoder, "encoder_to_decoder.weight": torch.ones(1)}}, tmp_path / "mae.pth")
-    load_experts(network, temporal=tmp_path / "mae.pth")
-    for name, tensor in expected.items():
-        assert torch.equal(network.experts["temporal"].get_parameter(name), tensor)
-
-
-def test_two_final_norms_are_ambiguous(network, tmp_path):
-    _, theirs = videomae_tensors(network, norm="norm", prefix="")
-    torch.save({**theirs, "fc_norm.weight": torch.ones(32)}, tmp_path / "mae.pth")
-    with pytest.raises(UserError, match=r"both 'norm\.weight' and 'fc_norm\.weight'"):
-        load_experts(network, temporal=tmp_path / "mae.pth")
-
-
-def test_weights_of_another_model_are_refused_by_name(network, tmp_path):
-    clip_file(network, tmp_path / "clip.pt")
-    with pytest.raises(UserError) as error:
-        load_experts(network, temporal=tmp_path / "clip.pt")
-    message = str(error.value)
-    assert "clip.pt for the temporal expert" in message
-    assert "missing: blocks.0.attention.project.bias" in message
-    assert "unexpected: input_resolution" in message
-
-
-def test_weights_of_another_resolution_are_refused(network, tmp_path):
-    clip_file(
-        build_cast(CastSize(img_size=32, patch_size=8, num_frames=4, width=32, depth=2, num_heads=2), {"label": 5}),
-        tmp_path / "clip.pt",
+def run_checkpoint(folder, network, weights, *, train_experts=False):
+    network.freeze(train_experts)
+    trained = {name: p.detach() + 0.0 for name, p in network.named_parameters() if p.requires_grad}
+    config = toy().to_dict()
+    state = CheckpointState(
+        position=Position(epoch=1, step=0),
+        config={**config, "weights": {**config["weights"], **weights}},
+        label_map=LabelMap({LABEL: tuple("abcde")}),
+        dataset="0123456789abcdef",
+        frozen=frozen_fingerprint(network),
+        validation={},
     )
-    with pytest.raises(UserError, match=r"embedding\.positions \(17, 32\) where the model has \(5, 32\)"):
-        load_experts(network, spatial=tmp_path / "clip.pt")
+    folder.mkdir()
+    moments = {name: tensor + 1 for name, tensor in trained.items()}
+    write_checkpoint(folder, state, {"weights": trained, "exp_avg": moments}, [])
+    return folder
+
+
+def test_checkpoint_of_a_run_brings_its_experts_along(checkpoint):
+    folder, expected = checkpoint
+    other = tiny(seed=9)
+    notes = load_network(other, folder)
+    assert "trained tensors" in notes[0]
+    assert equal(states(other), expected)
+
+
+def test_checkpoint_of_a_run_for_other_classes_and_sizes(checkpoint):
+    folder, expected = checkpoint
+    other = tiny(seed=9, classes=7, image_size=32, num_frames=8)
+    notes = load_network(other, folder, keep_head=True)
+    assert any("positions resized 2 x 2 -> 4 x 4" in note for note in notes)
+    name = "exchanges.2.reduce.spatial.linear.weight"
+    assert torch.equal(other.get_parameter(name), expected[name])
+    assert other.head.classify.label.weight.shape[0] == 7
+
+
+def test_checkpoint_on_other_frozen_weights_is_refused(checkpoint, expert_files):
+    folder, _ = checkpoint
+    path = expert_files[0]["temporal"]
+    tensors = torch.load(path)
+    tensors["blocks.0.norm1.bias"] += 1
+    torch.save(tensors, path)
+    with pytest.raises(UserError, match="trained on frozen experts with the fingerprint"):
+        load_network(tiny(), folder)
+
+
+def test_checkpoint_on_random_frozen_experts_cannot_be_rebuilt(tmp_path, network):
+    folder = run_checkpoint(tmp_path / "step-7", network, {"spatial": "random", "temporal": "random"})
+    with pytest.raises(UserError, match=r"frozen experts come from.*random"):
+        load_network(tiny(), folder)
+
+
+def test_checkpoint_with_trained_experts_needs_no_others(tmp_path, network):
+    folder = run_checkpoint(tmp_path / "step-7", network, {"spatial": "random"}, train_experts=True)
+    other = tiny(seed=9)
+    load_network(other, folder)
+    assert equal(states(other), states(network))
+
+
+def test_checkpoint_of_another_model_is_named(checkpoint):
+    with pytest.raises(UserError):
+        load_network(tiny("spatial_tiny"), checkpoint[0])
 
 
 def test_fingerprint_follows_frozen_weights_and_nothing_else(network):
