@@ -26,16 +26,19 @@ unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME
 RUN := .venv/bin/python
 INSTALLED := .venv/.installed
 
-.PHONY: help install demo test check format verify clean
+.PHONY: help install demo demo-all test check format verify clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
 
 install: $(INSTALLED) ## make the environment .venv from the lock file (the other targets do it by themselves)
 	@echo 'ready; to work in it: source .venv/bin/activate'
 
 demo: $(INSTALLED) ## train CAST on rendered videos on two CPU cores, evaluate it, write a report
 	@$(RUN) jobs/demo.py $(DEMO_FLAGS)
+
+demo-all: $(INSTALLED) ## compare single experts, CAST, CAVA and CA2ST on rendered videos with sound: 40 minutes
+	@$(RUN) jobs/demo_all.py $(DEMO_FLAGS)
 
 test: $(INSTALLED) ## run all tests, as CI does
 	@$(RUN) -m pytest $(TEST_FLAGS)

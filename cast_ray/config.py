@@ -14,8 +14,11 @@ from typing import Any, Literal
 import dacite
 
 from cast_ray.errors import UserError
+from cast_ray.models.named import spec_of
+from cast_ray.models.options import ModelOptions
 
 __all__ = [
+    "AudioConfig",
     "AugmentConfig",
     "BatchConfig",
     "DataConfig",
@@ -51,36 +54,61 @@ class ModelConfig:
     name: str = "cast_base_patch16_224"
     """Name of the model, as timm.create_model knows it."""
     num_frames: int = 16
-    """Frames per view; the spatial expert sees every second one."""
+    """Frames per view; frame-wise experts of CAST see every second one."""
     image_size: int = 224
     """Height and width of a view, in pixels."""
     drop_path: float = 0.2
     """Stochastic-depth rate of the last block; it grows linearly with depth."""
     train_experts: bool = False
     """Train the experts too, instead of only adapters, exchanges, last norms and heads."""
+    checkpoint_activations: bool = False
+    """Compute the inside of each block again in the backward pass: far less memory, about a third more time."""
+    options: ModelOptions = field(default_factory=ModelOptions)
+    """Departures from the named model, such as the papers' ablations."""
 
     def __post_init__(self) -> None:
         _require(0 <= self.drop_path < 1, f"model.drop-path is {self.drop_path}; give 0 <= rate < 1")
         _require_positive("model.image-size", self.image_size)
-        _require(
-            self.num_frames >= 2 and self.num_frames % 2 == 0,
-            f"model.num-frames is {self.num_frames}; use an even number",
-        )
+        _require_positive("model.num-frames", self.num_frames)
 
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsConfig:
-    """Where the experts come from: a checkpoint file, or 'random' for an untrained expert."""
+    """Where the experts come from: a checkpoint file, a name that `cast-ray weights list` shows, or 'random'."""
 
     spatial: str | None = None
-    """CLIP checkpoint of the spatial expert (.safetensors or a state dict in .pt), or 'random'."""
+    """Weights of the spatial expert, for example ViT-B-16/openai or /shared/clip_vit_b16.safetensors."""
     temporal: str | None = None
-    """VideoMAE checkpoint of the temporal expert (.safetensors or .pth), or 'random'."""
+    """Weights of the temporal expert, for example MCG-NJU/videomae-base or /shared/videomae_ssv2_b16.pth."""
+    audio: str | None = None
+    """Weights of the audio expert, for example MIT/ast-finetuned-audioset-10-10-0.4593."""
+    network: str | None = None
+    """A whole network to start from: a released CAST checkpoint, or one of our own; instead of the experts."""
+    new_head: bool = False
+    """With `network`: start with new classifiers, for other classes than the network was trained for."""
+    folder: str | None = None
+    """Where weights with names lie; None: the folder of CAST_RAY_WEIGHTS, else ~/.cache/cast_ray/weights."""
+    temporal_norm: Literal["load", "identity"] = "load"
+    """Final norm of a VideoMAE expert: the file's, or an identity as in the CAST authors' code."""
+    copy_head: bool = False
+    """Copy the classifier of a fine-tuned VideoMAE where the shapes agree, as in the CAST authors' code."""
 
-    def paths(self) -> dict[str, str]:
-        """The checkpoint files to load, by expert."""
-        given = {"spatial": self.spatial, "temporal": self.temporal}
-        return {expert: path for expert, path in given.items() if path not in (None, RANDOM)}
+    def __post_init__(self) -> None:
+        if self.network is not None:
+            _require(
+                not self.sources(),
+                f"weights.network '{self.network}' and weights of single experts {self.sources()} are given; "
+                "leave one of them away",
+            )
+
+    def given(self) -> dict[str, str]:
+        """What is asked for, 'random' included, by expert."""
+        values = {"spatial": self.spatial, "temporal": self.temporal, "audio": self.audio}
+        return {expert: value for expert, value in values.items() if value is not None}
+
+    def sources(self) -> dict[str, str]:
+        """The files or names to load, by expert."""
+        return {expert: value for expert, value in self.given().items() if value != RANDOM}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +158,30 @@ class AugmentConfig:
         _require_share("augment.flip", self.flip)
         _require_share("augment.mixup-probability", self.mixup_probability)
         _require(self.mixup_alpha >= 0, f"augment.mixup-alpha is {self.mixup_alpha}; give 0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioConfig:
+    """Random changes of training clips' spectrograms; nothing of it matters to a model without an audio expert."""
+
+    time_masks: int = 2
+    """Stripes of time that are blanked out in every spectrogram; 0 switches them off."""
+    time_mask_columns: int = 70
+    """Longest stripe of time, in columns of 10 ms."""
+    frequency_masks: int = 2
+    """Stripes of frequency that are blanked out in every spectrogram; 0 switches them off."""
+    frequency_mask_bins: int = 20
+    """Widest stripe of frequency, in mel bins."""
+    mask_share: float = 0.2
+    """Largest share of a clip's columns, or of the bins, that one stripe may cover; matters to short clips."""
+    mixing: Literal["linear", "cutmix", "none"] = "linear"
+    """What mixup does with sound: blend it as it blends frames, paste a box of the other spectrogram, or nothing."""
+
+    def __post_init__(self) -> None:
+        for name in ("time_masks", "time_mask_columns", "frequency_masks", "frequency_mask_bins"):
+            value = getattr(self, name)
+            _require(value >= 0, f"audio.{name.replace('_', '-')} is {value}; give 0 or more")
+        _require_share("audio.mask-share", self.mask_share)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,6 +328,7 @@ class RunConfig:
     weights: WeightsConfig = field(default_factory=WeightsConfig)
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    audio: AudioConfig = field(default_factory=AudioConfig)
     batch: BatchConfig = field(default_factory=BatchConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     scale: ScaleConfig = field(default_factory=ScaleConfig)
@@ -298,10 +351,19 @@ class RunConfig:
         return self.scale.num_workers if self.test.num_workers is None else self.test.num_workers
 
     def check_experts(self) -> None:
-        """Raise `UserError` if frozen experts would stay untrained without the user having asked for it."""
-        for expert, source in (("spatial", self.weights.spatial), ("temporal", self.weights.temporal)):
+        """Raise `UserError` if weights are given for an expert that the model does not have, or if frozen experts would
+        stay untrained without the user having asked for it."""
+        experts = spec_of(self.model).experts
+        given = self.weights.given()
+        for expert in given:
             _require(
-                source is not None or self.model.train_experts,
+                expert in experts,
+                f"weights.{expert} is '{given[expert]}', but {self.model.name} has the experts {list(experts)}; "
+                f"leave --weights.{expert} away",
+            )
+        for expert in experts:
+            _require(
+                expert in given or self.weights.network is not None or self.model.train_experts,
                 f"weights.{expert} is not given and the experts are frozen: an untrained expert would stay untrained. "
                 f"Give --weights.{expert} FILE, or train it (--model.train-experts), or say "
                 f"--weights.{expert} random for a test of the machinery",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -10,7 +11,7 @@ from rich.text import Text
 
 __all__ = ["UserError", "run_as_command"]
 
-EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
+EXIT_USER_ERROR, EXIT_INTERRUPTED, EXIT_PIPE = 2, 130, 141
 
 
 class UserError(Exception):
@@ -27,6 +28,9 @@ def run_as_command(command: Callable[[], int | None]) -> None:
     except UserError as error:
         Console(stderr=True, soft_wrap=True).print(Text.assemble(("error: ", "bold red"), str(error)))
         sys.exit(EXIT_USER_ERROR)
+    except BrokenPipeError:  # the reader of our output, `head` for example, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_PIPE)
     except KeyboardInterrupt:
         Console(stderr=True).print("interrupted")
         sys.exit(EXIT_INTERRUPTED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import mimetypes
 import tempfile
@@ -10,6 +11,7 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -32,7 +34,7 @@ from cast_ray.training.checkpoint import read_history
 from cast_ray.training.loop import train_augment
 from cast_ray.training.trainer import TrainedRun, train
 
-__all__ = ["FinishedRun", "run"]
+__all__ = ["FinishedRun", "complete", "named_by_settings", "run", "show"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +71,8 @@ def run(config: RunConfig, manifest: Manifest, *, console: Console, worker_logs:
     local = connect(worker_logs=worker_logs)
     check_room(config, may_grow=not local, console=console)
     # On a worker, where the weights must be readable; a wrong file or size is found before hours of preparation.
-    call_task(check_network, config, manifest.label_map)
+    for note in call_task(check_network, config, manifest.label_map):
+        console.print(f"weights: {note}", soft_wrap=True, highlight=False, markup=False)
     dataset = prepare(manifest, config.storage, console)
     console.print(f"train: run '{config.name}', {config.optim.epochs} epochs, {config.scale.num_workers} workers")
     trained = train(config, dataset, console)
@@ -92,7 +95,11 @@ def run(config: RunConfig, manifest: Manifest, *, console: Console, worker_logs:
 def complete(config: RunConfig) -> RunConfig:
     """The configuration with a name, and with paths that do not depend on the working folder: workers have another."""
     storage = config.storage if "://" in config.storage else str(Path(config.storage).expanduser().absolute())
-    weights = {expert: str(Path(path).expanduser().absolute()) for expert, path in config.weights.paths().items()}
+    weights: dict[str, Any] = {
+        name: str(Path(value).expanduser().absolute())
+        for name, value in dataclasses.asdict(config.weights).items()
+        if isinstance(value, str) and Path(value).expanduser().exists()
+    }
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     return dataclasses.replace(
         config,
@@ -100,6 +107,12 @@ def complete(config: RunConfig) -> RunConfig:
         weights=dataclasses.replace(config.weights, **weights),
         name=config.name or f"{config.model.name}-{stamp}",
     )
+
+
+def named_by_settings(config: RunConfig, prefix: str) -> RunConfig:
+    """The configuration with a name that its settings determine: the same command continues, another starts anew."""
+    settings = hashlib.sha256(repr(config).encode()).hexdigest()[:8]
+    return dataclasses.replace(config, name=config.name or f"{prefix}-{settings}")
 
 
 def show(metrics: Metrics, evaluation: Evaluation, console: Console) -> None:

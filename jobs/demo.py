@@ -10,8 +10,6 @@ held-out clips. Everything is written below --storage; the same command again co
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +47,7 @@ def main() -> None:
     # Imported late, so that --help and a wrong flag answer at once.
     from cast_ray.data.catalog.ek100 import read_ek100
     from cast_ray.data.synthetic import synthesize
-    from cast_ray.runs import run
+    from cast_ray.runs import named_by_settings, run
 
     console = Console()
     clips = synthesize(
@@ -60,14 +58,14 @@ def main() -> None:
         seed=0,
         console=console,
     )
-    run(named(job), read_ek100(clips.videos, clips.annotations), console=console, worker_logs=job.worker_logs)
+    settings = f"demo-{job.train_clips}-{job.validation_clips}"
+    run(
+        named_by_settings(job.run, settings),
+        read_ek100(clips.videos, clips.annotations),
+        console=console,
+        worker_logs=job.worker_logs,
+    )
     console.print(f"all of it took {(time.monotonic() - started) / 60:.1f} minutes")
-
-
-def named(job: Job) -> RunConfig:
-    """The configuration with a name that the settings determine: the same command continues, another starts anew."""
-    settings = hashlib.sha256(repr(job).encode()).hexdigest()[:8]
-    return dataclasses.replace(job.run, name=job.run.name or f"demo-{settings}")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from cast_ray import config as config_module
 from cast_ray.config import (
+    AudioConfig,
     AugmentConfig,
     BatchConfig,
     DataConfig,
@@ -30,6 +31,7 @@ from cast_ray.config import (
     WeightsConfig,
 )
 from cast_ray.errors import UserError
+from cast_ray.models.options import ModelOptions
 from cast_ray.recipes.small import small
 from cast_ray.recipes.ssv2 import ssv2
 from cast_ray.recipes.toy import toy
@@ -49,6 +51,7 @@ CONFIGS = st.builds(
     augment=st.builds(
         AugmentConfig, crop_area=st.tuples(st.floats(0.01, 0.5), st.floats(0.5, 1)), rand_augment=st.none() | st.text()
     ),
+    audio=st.builds(AudioConfig, mixing=st.sampled_from(["linear", "cutmix", "none"]), mask_share=SHARES),
     batch=st.builds(BatchConfig, global_batch=st.integers(1, 8).map(lambda n: 4 * n), micro_batch=st.just(2)),
     optim=st.builds(OptimConfig, warmup_epochs=st.integers(0, 5) | st.floats(0, 5), label_smoothing=SHARES),
     scale=st.builds(ScaleConfig, num_workers=st.just(2), zero_stage=st.sampled_from([1, 2])),
@@ -90,7 +93,6 @@ def test_a_stored_configuration_of_another_version_is_refused(stored, message):
 @pytest.mark.parametrize(
     ("cls", "fields", "message"),
     [
-        (ModelConfig, {"num_frames": 7}, "model.num-frames is 7; use an even number"),
         (ModelConfig, {"num_frames": 0}, "model.num-frames is 0"),
         (ModelConfig, {"image_size": 0}, "model.image-size is 0; give a number above 0"),
         (ModelConfig, {"drop_path": 1.0}, "model.drop-path is 1.0"),
@@ -106,6 +108,11 @@ def test_a_stored_configuration_of_another_version_is_refused(stored, message):
         (AugmentConfig, {"flip": -0.5}, "augment.flip is -0.5"),
         (AugmentConfig, {"mixup_alpha": -1.0}, "augment.mixup-alpha is -1.0"),
         (AugmentConfig, {"mixup_probability": 2.0}, "augment.mixup-probability is 2.0"),
+        (AudioConfig, {"time_masks": -1}, "audio.time-masks is -1; give 0 or more"),
+        (AudioConfig, {"time_mask_columns": -1}, "audio.time-mask-columns is -1"),
+        (AudioConfig, {"frequency_masks": -1}, "audio.frequency-masks is -1"),
+        (AudioConfig, {"frequency_mask_bins": -1}, "audio.frequency-mask-bins is -1"),
+        (AudioConfig, {"mask_share": 1.1}, "audio.mask-share is 1.1; give a share between 0 and 1"),
         (BatchConfig, {"global_batch": 0}, "batch.global-batch is 0"),
         (BatchConfig, {"micro_batch": -6}, "batch.micro-batch is -6"),
         (OptimConfig, {"epochs": 0}, "optim.epochs is 0"),
@@ -183,10 +190,30 @@ def test_experts_stay_untrained_only_if_the_user_says_so(weights, train_experts,
         config.check_experts()
 
 
+def test_weights_of_an_expert_that_the_model_does_not_have_are_refused():
+    config = dataclasses.replace(ssv2(), weights=WeightsConfig(spatial="a", temporal="b", audio="ast.pth"))
+    with pytest.raises(UserError, match=r"weights.audio is 'ast.pth', but cast_base_patch16_224 has the experts"):
+        config.check_experts()
+    listening = dataclasses.replace(config, model=ModelConfig(name="ca2st_base_patch16_224"))
+    listening.check_experts()
+
+
+def test_a_whole_network_stands_for_all_experts_and_not_beside_them():
+    dataclasses.replace(ssv2(), weights=WeightsConfig(network="cast.pth")).check_experts()
+    with pytest.raises(UserError, match=r"weights.network 'cast.pth' and weights of single experts"):
+        WeightsConfig(network="cast.pth", spatial="clip.pt")
+
+
+def test_options_of_the_model_come_back_from_json():
+    options = ModelOptions(down_ratio=4, blocks=(10, 11, 12), to_spatial="off", adapters=False)
+    config = dataclasses.replace(ssv2(), model=ModelConfig(options=options))
+    assert RunConfig.from_dict(config.to_dict()) == config
+
+
 def test_only_files_count_as_weights_to_load():
     weights = WeightsConfig(spatial="clip.pt", temporal="random")
-    assert weights.paths() == {"spatial": "clip.pt"}
-    assert WeightsConfig().paths() == {}
+    assert weights.sources() == {"spatial": "clip.pt"}
+    assert WeightsConfig().sources() == {}
 
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)

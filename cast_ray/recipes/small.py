@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 from cast_ray.config import AugmentConfig, BatchConfig, ModelConfig, OptimConfig, RunConfig, ScaleConfig
+from cast_ray.errors import UserError
+from cast_ray.models.named import NAMED
 
-__all__ = ["small"]
+__all__ = ["small", "tiny_sibling"]
+
+
+def tiny_sibling(name: str) -> str:
+    """The name of the same model at the size for two CPU cores: cava_base_patch16_224_clock -> cava_tiny_clock.
+
+    Raises:
+        UserError: there is none.
+    """
+    tiny = re.sub(r"_(base|large)_patch\d+_\d+", "_tiny", name)
+    if tiny not in NAMED:
+        raise UserError(f"'{name}' has no small sibling '{tiny}'; `cast-ray models '*tiny*'` lists the small models")
+    return tiny
 
 
 def small(recipe: RunConfig) -> RunConfig:
@@ -17,7 +32,9 @@ def small(recipe: RunConfig) -> RunConfig:
     """
     return dataclasses.replace(
         recipe,
-        model=ModelConfig(name="cast_tiny", num_frames=8, image_size=32, drop_path=0.0, train_experts=True),
+        model=ModelConfig(
+            name=tiny_sibling(recipe.model.name), num_frames=8, image_size=32, drop_path=0.0, train_experts=True
+        ),
         data=dataclasses.replace(recipe.data, clips_per_task=64),
         augment=AugmentConfig(
             crop_area=(0.7, 1.0), crop_ratio=(0.9, 1.1), flip=recipe.augment.flip, rand_augment=None, mixup_alpha=0.0

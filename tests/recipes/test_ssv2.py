@@ -58,7 +58,7 @@ def test_rand_augment_has_strength_7_with_deviation_a_half_and_four_operations()
 
 def test_only_adapters_exchanges_norms_and_heads_train_so_the_expert_weights_must_be_given():
     assert not ssv2().model.train_experts
-    assert ssv2().weights.paths() == {}
+    assert ssv2().weights.sources() == {}
 
 
 def test_another_batch_keeps_the_recipe_and_scales_the_rate():
