@@ -19,7 +19,6 @@ from typing import Annotated
 
 import tyro
 from rich.console import Console
-from rich.table import Table
 
 from cast_ray.command_line import parse
 from cast_ray.config import RunConfig
@@ -37,6 +36,8 @@ class Job:
     """Clips to train on."""
     validation_clips: int = 384
     """Held-out clips."""
+    silent_share: float = 0.0
+    """Share of the clips that have no sound track."""
     run: Annotated[RunConfig, tyro.conf.arg(name="")]
 
 
@@ -51,26 +52,29 @@ def main() -> None:
     # Imported late, so that --help and a wrong flag answer at once.
     from cast_ray.data.catalog.table import read_table
     from cast_ray.data.synthetic import synthesize
+    from cast_ray.evaluation.comparison import comparison
     from cast_ray.runs import named_by_settings, run
 
     console = Console()
     storage = Path(job.run.storage).expanduser()
+    dataset = f"{job.train_clips}-{job.validation_clips}-{job.silent_share:g}"
     clips = synthesize(
-        storage / f"sounding-clips-{job.train_clips}-{job.validation_clips}",
+        storage / f"sounding-clips-{dataset}",
         layout="table",
         train_clips=job.train_clips,
         validation_clips=job.validation_clips,
         seed=0,
+        silent_share=job.silent_share,
         console=console,
     )
     manifest = read_table(str(clips.videos), str(clips.annotations))
     results: dict[str, dict[str, float]] = {}
     for config in configs:
         console.rule(config.model.name)
-        prefix = f"{config.model.name}-{job.train_clips}"
-        results[config.model.name] = run(named_by_settings(config, prefix), manifest, console=console).metrics.summary()
+        finished = run(named_by_settings(config, f"{config.model.name}-{dataset}"), manifest, console=console)
+        results[config.model.name] = finished.metrics.summary()
     console.rule("what each model knows")
-    console.print(table(results, {field: 1 / count for field, count in manifest.label_map.num_classes.items()}))
+    console.print(comparison(results, manifest.label_map))
     path = storage / "comparison.json"
     path.write_text(json.dumps(results, indent=2))
     console.print(f"figures: {path}\nall of it took {(time.monotonic() - started) / 60:.1f} minutes", soft_wrap=True)
@@ -81,18 +85,6 @@ def model_config(job: Job, model: str) -> RunConfig:
     config = dataclasses.replace(job.run, model=dataclasses.replace(job.run.model, name=model))
     config.check_experts()
     return config
-
-
-def table(results: dict[str, dict[str, float]], chance: dict[str, float]) -> Table:
-    """Top-1 accuracy of every model and label field."""
-    shown = Table(title="top-1 on held-out clips")
-    shown.add_column("model")
-    for field in chance:
-        shown.add_column(field, justify="right")
-    for model, summary in results.items():
-        shown.add_row(model, *(f"{summary[f'{field}_top1']:.1%}" for field in chance))
-    shown.add_row("chance", *(f"{value:.1%}" for value in chance.values()), style="dim")
-    return shown
 
 
 if __name__ == "__main__":

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cast_ray.cli import main
+from cast_ray.evaluation.predictions import Predictions, write_predictions
+from cast_ray.labels import LabelMap
+from cast_ray.models.listing import FAMILIES
+from cast_ray.models.named import NAMED
 
 GOLDEN = Path(__file__).parent / "golden"
+COMMANDS = {"bench", "ensemble", "models", "synthesize", "verify", "weights"}
 
 
 @pytest.fixture
@@ -31,21 +38,80 @@ def call(monkeypatch, capsys):
 def test_it_says_which_commands_there_are(call, arguments):
     status, out, _ = call(*arguments)
     assert status == 0
-    assert "verify FILE..." in out
-    assert "synthesize FOLDER" in out
+    listed = {line.split()[0] for line in out.splitlines() if line.startswith("  ")}
+    assert listed == COMMANDS
+    assert max(map(len, out.splitlines())) <= 120
 
 
 def test_an_unknown_command_is_answered_with_the_known_ones(call):
     status, out, err = call("train")
     assert (status, out) == (2, "")
-    assert err == "error: unknown command 'train'; use one of ['synthesize', 'verify']\n"
+    assert err == f"error: unknown command 'train'; use one of {sorted(COMMANDS)}\n"
 
 
-@pytest.mark.parametrize("command", ["verify", "synthesize"])
+@pytest.mark.parametrize(
+    "command", [("verify",), ("synthesize",), ("models",), ("ensemble",), ("bench", "model")], ids=" ".join
+)
 def test_every_command_explains_its_flags(call, command):
-    status, out, _ = call(command, "--help")
+    status, out, _ = call(*command, "--help")
     assert status == 0
-    assert f"Example: cast-ray {command}" in " ".join(out.split())
+    assert re.search(f"Examples?: cast-ray {' '.join(command)}", " ".join(out.replace("│", " ").split()))
+
+
+@pytest.mark.parametrize("command", ["bench", "weights"])
+def test_commands_with_commands_of_their_own_list_them(call, command):
+    for arguments in ((command,), (command, "--help")):
+        status, out, _ = call(*arguments)
+        assert status == 0
+        assert out.startswith(f"usage: cast-ray {command} COMMAND")
+
+
+def test_models_lists_every_named_model_as_json(call):
+    status, out, _ = call("models", "--json", "--classes", "97", "300")
+    listed = json.loads(out)
+    assert status == 0
+    assert listed["num_classes"] == {"verb": 97, "noun": 300}
+    assert {model["name"] for model in listed["models"]} == set(NAMED)
+    cast = next(model for model in listed["models"] if model["name"] == "cast_base_patch16_224")
+    assert cast["trainable_parameters"] == 44_784_781
+    assert round(cast["multiply_adds_per_view"] / 1e9, 1) == 390.5
+    assert cast["inputs"] == {"video": [3, 16, 224, 224]}
+    clock = next(model for model in listed["models"] if model["name"] == "cava_tiny_clock")
+    assert list(clock["inputs"]) == ["video", "audio", "has_audio", "video_times", "audio_times"]
+
+
+def test_models_shows_a_table_of_each_family_that_fits_100_columns_even_into_a_pipe(call):
+    status, out, _ = call("models", "*_tiny", "cast_base_patch16_224_independent_no_adapters", "ca2st_base*")
+    assert status == 0
+    assert max(len(line) for line in out.splitlines() if line.startswith(" ")) <= 100
+    rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line.split() and line.split()[0] in NAMED}
+    assert set(rows) >= {"cast_tiny", "msca_kv_tiny", "audio_tiny", "ca2st_base_patch16_224_last3_clock_shared"}
+    assert rows["cast_tiny"] == ["0.434", "0.096", "0.029", "8x32"]
+    assert rows["cava_tiny"][-2:] == ["8x32", "128x128"]
+    titles = [line for line in out.splitlines() if line in set(FAMILIES.values())]
+    assert titles == list(dict.fromkeys(FAMILIES.values()))
+    assert "classes: 174 (label)" in out
+
+
+def test_every_named_model_has_a_family():
+    assert {name.partition("_")[0] for name in NAMED} <= set(FAMILIES)
+
+
+def test_ensemble_prints_the_metrics_of_every_run_and_of_all_together(call, tmp_path):
+    label_map = LabelMap({"label": ("left", "right")})
+    for name, probabilities in (("one", [[0.9, 0.1], [0.6, 0.4]]), ("two", [[0.4, 0.6], [0.1, 0.9]])):
+        predictions = Predictions(
+            clip_ids=("a", "b"),
+            labels=np.array([[0], [1]]),
+            probabilities={"label": np.array(probabilities, np.float32)},
+            num_views=np.ones(2, np.int32),
+            label_map=label_map,
+            checkpoint=name,
+        )
+        write_predictions(tmp_path / name / "predictions.parquet", predictions)
+    status, out, _ = call("ensemble", str(tmp_path / "one"), str(tmp_path / "two"))
+    assert status == 0
+    assert [line.split()[-1] for line in out.splitlines() if "%" in line] == ["50.0%", "50.0%", "100.0%"]
 
 
 def test_verify_prints_one_json_object_per_file_and_ends_with_status_0_within_tolerance(call):
@@ -75,6 +141,12 @@ def test_verify_ends_with_status_1_past_the_tolerance(call, tmp_path):
         (("synthesize",), "Where to write"),
         (("synthesize", "clips", "--train-clip", "8"), "did you mean --train-clips"),
         (("synthesize", "clips", "--train-clips", "0"), "train_clips"),
+        (("models", "cast_bse*"), "no model matches 'cast_bse*'; did you mean cast_"),
+        (("models", "--classes", "0"), "--classes is 0"),
+        (("ensemble", "one.parquet"), "one.parquet"),
+        (("ensemble", "one", "two", "--take", "noun"), "FIELD=NUMBER"),
+        (("bench", "data"), "unknown command 'bench data'"),
+        (("bench", "model", "--model", "cast_huge"), "`cast-ray models` lists"),
     ],
 )
 def test_mistakes_end_with_status_2_and_write_nothing(call, tmp_path, monkeypatch, arguments, message):

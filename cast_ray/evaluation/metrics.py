@@ -38,7 +38,7 @@ class Metrics:
     num_clips: int
     fields: Mapping[str, FieldMetrics]
     action_top1: float | None
-    """Fraction of clips with verb and noun both right; None unless the fields are verb and noun."""
+    """Fraction of clips with verb and noun both right; None unless there are both fields."""
     action_chance: float | None
     """Product of the fields' chance levels."""
 
@@ -70,11 +70,11 @@ def evaluate(predictions: Predictions) -> Metrics:
             chance=1 / num_classes,
             confusion=confusion,
         )
-    compositional = tuple(fields) == (VERB, NOUN)
+    compositional = {VERB, NOUN} <= fields.keys()
     return Metrics(
         num_clips=len(predictions.clip_ids),
         fields=fields,
-        action_top1=float(predictions.right().mean()) if compositional else None,
+        action_top1=float(predictions.right(VERB, NOUN).mean()) if compositional else None,
         action_chance=fields[VERB].chance * fields[NOUN].chance if compositional else None,
     )
 

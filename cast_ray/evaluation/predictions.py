@@ -89,9 +89,10 @@ class Predictions:
         """[n] most probable class indices of one field; the lower index wins a tie."""
         return self.probabilities[field].argmax(axis=1)
 
-    def right(self) -> npt.NDArray[np.bool_]:
-        """[n] whether every field's most probable class is the true one."""
-        return np.all([self.predicted(field) == self.true(field) for field in self.label_map.fields], axis=0)
+    def right(self, *fields: str) -> npt.NDArray[np.bool_]:
+        """[n] whether the most probable class is the true one in each of `fields`, all fields by default."""
+        asked = fields or self.label_map.fields
+        return np.all([self.predicted(field) == self.true(field) for field in asked], axis=0)
 
 
 def predictions_schema(label_map: LabelMap, checkpoint: str) -> pa.Schema:

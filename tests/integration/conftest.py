@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[2]
 START_TIMEOUT_S = 120
+JOB_TIMEOUT_S = 600
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -49,10 +50,11 @@ class Head:
 
 @pytest.fixture(scope="session")
 def head(cluster_environment: dict[str, str]) -> Iterator[Head]:
-    ports = free_ports(2)
+    ports = free_ports(3)
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:  # short: sockets
         command = ["ray", "start", "--head", "--block", "--num-cpus=2", "--num-gpus=0", "--disable-usage-stats"]
         command += [f"--port={ports[0]}", f"--dashboard-port={ports[1]}", f"--temp-dir={folder}"]
+        command += [f"--dashboard-agent-listen-port={ports[2]}"]  # its default may belong to another cluster here
         command += [f"--object-store-memory={500 * 2**20}", "--node-ip-address=127.0.0.1"]
         with open(f"{folder}/start.log", "w") as log:
             process = subprocess.Popen(command, env=cluster_environment, stdout=log, stderr=log, start_new_session=True)
@@ -61,6 +63,33 @@ def head(cluster_environment: dict[str, str]) -> Iterator[Head]:
             yield Head(gcs=f"127.0.0.1:{ports[0]}", dashboard=f"http://127.0.0.1:{ports[1]}")
         finally:
             stop(process)
+
+
+@pytest.fixture(scope="session")
+def submit(head: Head, cluster_environment: dict[str, str]) -> Callable[..., tuple[int, str]]:
+    """`ray job submit`, followed to its end: exit status and what the user sees."""
+
+    def submit(*flags: str, job: str = "train_ssv2") -> tuple[int, str]:
+        command = ["ray", "job", "submit", "--address", head.dashboard, "--working-dir", str(REPOSITORY), "--"]
+        command += ["python", f"jobs/{job}.py", *flags]
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while True:
+            finished = subprocess.run(
+                command,
+                env=cluster_environment,
+                capture_output=True,
+                text=True,
+                timeout=JOB_TIMEOUT_S,
+                cwd=REPOSITORY,
+                check=False,
+            )
+            output = finished.stdout + finished.stderr
+            # A head answers before the agent that starts jobs is there.
+            if "No available agent to submit job" not in output or time.monotonic() > deadline:
+                return finished.returncode, output
+            time.sleep(1)
+
+    return submit
 
 
 def free_ports(count: int) -> list[int]:

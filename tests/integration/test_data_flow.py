@@ -12,13 +12,14 @@ from ray.data import ExecutionOptions
 from rich.console import Console
 
 from cast_ray.data.catalog.ssv2 import read_ssv2
-from cast_ray.data.loader import ClipLoader, Sampling, TrainView
+from cast_ray.data.loader import ClipLoader
 from cast_ray.data.manifest import TRAIN
 from cast_ray.data.order import PADDING, EpochPlan, Position
 from cast_ray.data.pipeline import ORDER_COLUMNS, PassPlan, iterate_run, pass_dataset, unreadable_clips
 from cast_ray.data.prepare import prepare
 from cast_ray.data.shards import ShardedDataset
 from cast_ray.data.synthetic import write_dataset
+from cast_ray.data.views import Sampling, TrainView
 
 TRAIN_CLIPS, EPOCHS, WORLD_SIZE = 45, 3, 2
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,19 +18,8 @@ from cast_ray.evaluation.predictions import read_predictions
 from cast_ray.training.build import build_network
 from cast_ray.training.checkpoint import load_weights, read_history, read_state
 
-REPOSITORY = Path(__file__).parents[2]
+Submit = Callable[..., tuple[int, str]]
 TRAIN_CLIPS, VALIDATION_CLIPS = 96, 33
-JOB_TIMEOUT_S = 600
-
-
-def submit(head, environment: dict[str, str], *flags: str, job: str = "train_ssv2") -> tuple[int, str]:
-    """`ray job submit`, followed to its end: exit status and what the user sees."""
-    command = ["ray", "job", "submit", "--address", head.dashboard, "--working-dir", str(REPOSITORY), "--"]
-    command += ["python", f"jobs/{job}.py", *flags]
-    finished = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=JOB_TIMEOUT_S, cwd=REPOSITORY, check=False
-    )
-    return finished.returncode, finished.stdout + finished.stderr
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +34,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> SyntheticDataset:
 
 
 @pytest.fixture(scope="module")
-def submitted(head, cluster_environment: dict[str, str], clips: SyntheticDataset, tmp_path_factory) -> tuple:
+def submitted(submit: Submit, clips: SyntheticDataset, tmp_path_factory) -> tuple:
     storage = tmp_path_factory.mktemp("storage")
     flags = ["--small", "--data", str(clips.videos), "--annotations", str(clips.annotations)]
     # A URI, as on a cluster; every other test has plain folders.
@@ -59,7 +48,7 @@ def submitted(head, cluster_environment: dict[str, str], clips: SyntheticDataset
         "--data.max-unreadable",
         "0.05",
     ]
-    status, output = submit(head, cluster_environment, *flags)
+    status, output = submit(*flags)
     return storage / "first", flags, status, output
 
 
@@ -95,14 +84,14 @@ def test_every_readable_validation_clip_is_counted_exactly_once(submitted: tuple
 
 
 def test_the_evaluation_job_finds_the_same_figures_and_refuses_other_labels(
-    submitted: tuple, head, cluster_environment, clips, tmp_path
+    submitted: tuple, submit: Submit, clips, tmp_path
 ) -> None:
     folder = submitted[0]
     best = json.loads((folder / "metrics.json").read_text())
     (checkpoint,) = [p for p in folder.glob("checkpoint_2*") if read_state(p).fingerprint == best["checkpoint"]]
     output = tmp_path / "again.parquet"
     flags = [str(checkpoint), "--data", str(clips.videos), "--annotations", str(clips.annotations)]
-    status, text = submit(head, cluster_environment, *flags, "--output", str(output), job="evaluate")
+    status, text = submit(*flags, "--output", str(output), job="evaluate")
     assert status == 0, text
     expected, found = read_predictions(folder / "predictions.parquet"), read_predictions(output)
     assert found.clip_ids == expected.clip_ids
@@ -110,7 +99,7 @@ def test_the_evaluation_job_finds_the_same_figures_and_refuses_other_labels(
 
     other = write_dataset(tmp_path / "clips", layout="ek100", train_clips=8, validation_clips=8)
     flags = [str(checkpoint), "--data", str(other.videos), "--annotations", str(other.annotations)]
-    status, text = submit(head, cluster_environment, *flags, "--layout", "ek100", job="evaluate")
+    status, text = submit(*flags, "--layout", "ek100", job="evaluate")
     assert status != 0
     assert "was trained with label map" in text
     assert "Traceback" not in text
@@ -127,26 +116,26 @@ def test_unreadable_clips_are_listed_in_log_history_and_report(submitted: tuple)
         assert re.search(rf"<td[^>]*>\s*(<code>)?{clip_id}\b", page)
 
 
-def test_the_same_command_again_finds_the_run_finished(submitted: tuple, head, cluster_environment) -> None:
+def test_the_same_command_again_finds_the_run_finished(submitted: tuple, submit: Submit) -> None:
     folder, flags, _, _ = submitted
     before = sorted(folder.glob("checkpoint_2*"))
-    status, output = submit(head, cluster_environment, *flags)
+    status, output = submit(*flags)
     assert status == 0, output
     assert "continues after epoch 2 of 2" in output
     assert sorted(folder.glob("checkpoint_2*")) == before
 
 
-def test_too_many_unreadable_clips_stop_the_run_with_the_reason(head, cluster_environment, clips, tmp_path) -> None:
+def test_too_many_unreadable_clips_stop_the_run_with_the_reason(submit: Submit, clips, tmp_path) -> None:
     flags = ["--small", "--data", str(clips.videos), "--annotations", str(clips.annotations)]
     flags += ["--storage", str(tmp_path), "--name", "stops", "--optim.epochs", "2", "--data.max-unreadable", "0"]
-    status, output = submit(head, cluster_environment, *flags)
+    status, output = submit(*flags)
     assert status != 0
     assert "1 of 96 clips in the train split are unreadable" in output
     assert "Traceback" not in output
     assert not list((tmp_path / "stops").glob("checkpoint_2*"))
 
 
-def test_a_run_cannot_continue_on_other_labels(submitted: tuple, head, cluster_environment, tmp_path) -> None:
+def test_a_run_cannot_continue_on_other_labels(submitted: tuple, submit: Submit, tmp_path) -> None:
     _, flags, _, _ = submitted
     other = write_dataset(tmp_path / "clips", layout="ssv2", train_clips=64, validation_clips=8)
     labels = json.loads((other.annotations / "labels.json").read_text())
@@ -158,7 +147,7 @@ def test_a_run_cannot_continue_on_other_labels(submitted: tuple, head, cluster_e
         kept = [row for row in rows if row["template"].replace("[", "").replace("]", "") != old]
         (other.annotations / f"{split}.json").write_text(json.dumps(kept))
     replaced = [*flags, "--data", str(other.videos), "--annotations", str(other.annotations), "--optim.epochs", "3"]
-    status, output = submit(head, cluster_environment, *replaced)
+    status, output = submit(*replaced)
     assert status != 0
     assert "label map" in output
     assert "Traceback" not in output

@@ -1,0 +1,1 @@
+"""How fast things are: measurements that a user can repeat on other hardware."""
