@@ -30,7 +30,7 @@ class Network(nn.Module):
 
     - `video`: normalised frames [B, 3, T, H, W]
     - `audio`: normalised log-mel spectrograms [B, M, F]
-    - `has_audio`: booleans [B]; where False, neither spectrogram nor its seconds are looked at. Left out: all have sound
+    - `has_audio`: booleans [B]; where False, spectrogram and seconds are not looked at. Left out: all have sound
     - `video_times` [B, U, 2], `audio_times` [B, 2]: start and end second of every time step, and of the sound
 
     Args:

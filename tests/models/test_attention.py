@@ -40,3 +40,14 @@ def test_joint_window_takes_grids_of_different_shape():
     actual = windowed_attention(query, other, other, window=SPACE_TIME, num_heads=HEADS)
     flat = other.reshape(2, 1, 12, 8)
     torch.testing.assert_close(actual, windowed_attention(query, flat, flat, window=SPACE, num_heads=HEADS))
+
+
+@pytest.mark.parametrize("window", [TIME, SPACE, SPACE_TIME], ids=lambda window: "+".join(window.axes))
+def test_keys_and_values_in_another_order_along_the_window_change_nothing(window):
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(2, 3, 4, 8) for _ in range(3))
+    steps = [2, 0, 1] if "time" in window.axes else [0, 1, 2]
+    places = [3, 1, 0, 2] if "space" in window.axes else [0, 1, 2, 3]
+    moved = [x[:, steps][:, :, places] for x in (key, value)]
+    expected = windowed_attention(query, key, value, window=window, num_heads=HEADS)
+    torch.testing.assert_close(windowed_attention(query, *moved, window=window, num_heads=HEADS), expected)

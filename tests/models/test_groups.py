@@ -15,11 +15,15 @@ from cast_ray.models.groups import parameter_groups
 DECAY, FACTOR, DEPTH = 0.05, 0.75, 3
 
 
+@pytest.fixture(params=["cast_tiny", "ca2st_tiny_clock", "cast_tiny_eva", "msca_kv_tiny"])
+def fresh(request):
+    return timm.create_model(request.param, num_classes={"verb": 3, "noun": 4})
+
+
 @pytest.fixture(params=[False, True], ids=["frozen experts", "all trains"])
-def network(request):
-    network = timm.create_model("cast_tiny", num_classes={"verb": 3, "noun": 4})
-    network.freeze(train_experts=request.param)
-    return network
+def network(fresh, request):
+    fresh.freeze(train_experts=request.param)
+    return fresh
 
 
 def by_name(groups):
@@ -41,7 +45,7 @@ def test_groups_follow_the_rule_of_layer_decay(network):
         embedding = ".embedding." in name
         layer = 0 if embedding else int(block[1]) + 1 if block else DEPTH + 1
         assert scale == pytest.approx(FACTOR ** (DEPTH + 1 - layer)), name
-        exempt = "positions" in name or network.get_parameter(name).ndim == 1
+        exempt = not name.endswith("weight") or network.get_parameter(name).ndim == 1
         assert decay == (0.0 if exempt else DECAY), name
 
 

@@ -11,6 +11,7 @@ from cast_ray.config import ModelConfig, WeightsConfig
 from cast_ray.errors import UserError
 from cast_ray.labels import LABEL, NOUN, VERB, LabelMap
 from cast_ray.models.network import Network
+from cast_ray.models.options import ModelOptions
 from cast_ray.training.build import build_network
 
 ACTIONS = LabelMap({LABEL: ("up", "down", "left", "right", "still")})
@@ -74,13 +75,13 @@ def test_the_fingerprint_is_that_of_the_frozen_weights_alone():
 
 
 @pytest.mark.parametrize("name", ["cast_huge", "SIZES", "resnet50", ""])
-def test_an_unknown_model_is_answered_with_the_known_ones(name):
-    with pytest.raises(UserError, match=r"model.name is '.*'; use one of \['cast_base_patch16_224', 'cast_tiny'\]$"):
+def test_an_unknown_model_is_answered_with_the_way_to_the_known_ones(name):
+    with pytest.raises(UserError, match=rf"model.name is '{name}'; `cast-ray models` lists the \d+ names"):
         build(name=name)
 
 
 def test_a_size_that_does_not_fit_the_model_is_refused():
-    with pytest.raises(UserError, match="img_size 36 is not a multiple of patch_size 8"):
+    with pytest.raises(UserError, match="image size 36 is not a multiple of patch size 8"):
         build(image_size=36)
 
 
@@ -93,3 +94,26 @@ def test_a_missing_weights_file_is_refused(expert, tmp_path):
 
 def test_an_expert_that_is_to_be_random_needs_no_file():
     build(weights=WeightsConfig(spatial="random", temporal="random"))
+
+
+def test_options_of_the_configuration_vary_the_model():
+    network, _ = build(options=ModelOptions(exchange="lateral", adapters=False))
+    names = {name for name, _ in network.named_parameters()}
+    assert "exchanges.0.attention.temporal_to_spatial.project.weight" in names
+    assert not any("_adapter." in name for name in names)
+
+
+def test_an_option_that_does_not_fit_the_model_is_refused():
+    with pytest.raises(UserError, match="audio_frames given, but the model does not have an audio expert"):
+        build(options=ModelOptions(audio_frames=200))
+
+
+def test_a_model_of_sound_alone_is_built_too():
+    network, _ = build(name="audio_tiny")
+    assert network({"audio": torch.zeros(2, *network.spec.audio.shape)})[LABEL].shape == (2, 5)
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_activations_are_checkpointed_if_the_configuration_says_so(asked):
+    network, _ = build(checkpoint_activations=asked)
+    assert network.grad_checkpointing == asked

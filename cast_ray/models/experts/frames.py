@@ -23,8 +23,9 @@ def scale_frames(clip: Tensor, size: int) -> Tensor:
     """
     if clip.shape[-1] == size:
         return clip
-    images = rearrange(clip, "b c t h w -> (b t) c h w")
-    images = F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
+    # In float32, because a CPU knows no antialiasing of other types.
+    images = rearrange(clip.float(), "b c t h w -> (b t) c h w")
+    images = F.interpolate(images, size=(size, size), mode="bilinear", antialias=True).to(clip.dtype)
     return rearrange(images, "(b t) c h w -> b c t h w", b=len(clip))
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from cast_ray.errors import UserError
 from cast_ray.models.spec import Shift
 
 __all__ = ["ProjectionShift", "TokenShift", "shift_in_time"]
@@ -38,6 +39,9 @@ class ProjectionShift(nn.Module):
         shift: which projections, along which axis, how much.
         num_heads: H; the channels of a head are neighbours in D.
         patches: N without the class token.
+
+    Raises:
+        UserError: the usual share is less than one head or patch.
     """
 
     def __init__(self, shift: Shift, *, num_heads: int, patches: int) -> None:
@@ -47,6 +51,11 @@ class ProjectionShift(nn.Module):
         self.keep = shift.boundary == "keep"
         units = num_heads if shift.axis == "head" else patches
         self.count = units // DEFAULT_SHARE if shift.ratio is None else int(units * shift.ratio + 1e-9)
+        if shift.ratio is None and not self.count:
+            raise UserError(
+                f"a twelfth of {units} {shift.axis}s is none, so nothing would be shifted; give shift_ratio, or 0 for "
+                "a plain ViT"
+            )
         if shift.axis == "patch":
             ahead, back = _patch_masks(shift, patches, self.count)
             self.register_buffer("ahead", ahead, persistent=False)
