@@ -14,7 +14,7 @@ from typing import Any, Literal
 import dacite
 
 from cast_ray.errors import UserError
-from cast_ray.models.named import spec_of
+from cast_ray.models.named import spec_of, trains_experts
 from cast_ray.models.options import ModelOptions
 
 __all__ = [
@@ -53,14 +53,14 @@ class ModelConfig:
 
     name: str = "cast_base_patch16_224"
     """Name of the model, as timm.create_model knows it."""
-    num_frames: int = 16
-    """Frames per view; frame-wise experts of CAST see every second one."""
-    image_size: int = 224
-    """Height and width of a view, in pixels."""
-    drop_path: float = 0.2
+    num_frames: int | None = None
+    """Frames per view; frame-wise experts of CAST see every second one. None: the model's own number."""
+    image_size: int | None = None
+    """Height and width of a view, in pixels. None: the model's own size."""
+    drop_path: float = 0.0
     """Stochastic-depth rate of the last block; it grows linearly with depth."""
-    train_experts: bool = False
-    """Train the experts too, instead of only adapters, exchanges, last norms and heads."""
+    train_experts: bool | None = None
+    """Train the experts too, instead of only adapters, exchanges, last norms and heads. None: if none has adapters."""
     checkpoint_activations: bool = False
     """Compute the inside of each block again in the backward pass: far less memory, about a third more time."""
     options: ModelOptions = field(default_factory=ModelOptions)
@@ -68,8 +68,9 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         _require(0 <= self.drop_path < 1, f"model.drop-path is {self.drop_path}; give 0 <= rate < 1")
-        _require_positive("model.image-size", self.image_size)
-        _require_positive("model.num-frames", self.num_frames)
+        for name, value in (("image-size", self.image_size), ("num-frames", self.num_frames)):
+            if value is not None:
+                _require_positive(f"model.{name}", value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -363,9 +364,9 @@ class RunConfig:
             )
         for expert in experts:
             _require(
-                expert in given or self.weights.network is not None or self.model.train_experts,
+                expert in given or self.weights.network is not None or trains_experts(self.model),
                 f"weights.{expert} is not given and the experts are frozen: an untrained expert would stay untrained. "
-                f"Give --weights.{expert} FILE, or train it (--model.train-experts), or say "
+                f"Give --weights.{expert} FILE, or train it (--model.train-experts True), or say "
                 f"--weights.{expert} random for a test of the machinery",
             )
 

@@ -95,10 +95,11 @@ def run(config: RunConfig, manifest: Manifest, *, console: Console, worker_logs:
 def complete(config: RunConfig) -> RunConfig:
     """The configuration with a name, and with paths that do not depend on the working folder: workers have another."""
     storage = config.storage if "://" in config.storage else str(Path(config.storage).expanduser().absolute())
+    asked = config.weights.sources() | {"network": config.weights.network, "folder": config.weights.folder}
+    paths = {name: Path(value).expanduser() for name, value in asked.items() if value is not None}
+    # Whatever does not exist is a name, except the folder, which weights may yet be fetched into.
     weights: dict[str, Any] = {
-        name: str(Path(value).expanduser().absolute())
-        for name, value in dataclasses.asdict(config.weights).items()
-        if isinstance(value, str) and Path(value).expanduser().exists()
+        name: str(path.absolute()) for name, path in paths.items() if name == "folder" or path.exists()
     }
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     return dataclasses.replace(

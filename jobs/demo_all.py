@@ -82,7 +82,11 @@ def main() -> None:
 
 def model_config(job: Job, model: str) -> RunConfig:
     """The settings of one model's run; an unknown name is a `UserError`."""
-    config = dataclasses.replace(job.run, model=dataclasses.replace(job.run.model, name=model))
+    config = dataclasses.replace(
+        job.run,
+        model=dataclasses.replace(job.run.model, name=model),
+        name=job.run.name and f"{job.run.name}-{model}",
+    )
     config.check_experts()
     return config
 

@@ -99,7 +99,15 @@ def test_the_flags_of_a_run_are_those_of_its_configuration():
         RunConfig,
         RunConfig(),
         description="",
-        arguments=["--augment.crop-area", "0.2", "0.9", "--augment.rand-augment", "None", "--model.train-experts"],
+        arguments=[
+            "--augment.crop-area",
+            "0.2",
+            "0.9",
+            "--augment.rand-augment",
+            "None",
+            "--model.train-experts",
+            "True",
+        ],
     )
     assert config.augment.crop_area == (0.2, 0.9)
     assert config.augment.rand_augment is None

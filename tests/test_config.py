@@ -31,6 +31,7 @@ from cast_ray.config import (
     WeightsConfig,
 )
 from cast_ray.errors import UserError
+from cast_ray.models.named import spec_of, trains_experts
 from cast_ray.models.options import ModelOptions
 from cast_ray.recipes.small import small
 from cast_ray.recipes.ssv2 import ssv2
@@ -45,7 +46,11 @@ CONFIGS = st.builds(
     name=st.none() | st.from_regex(r"[a-z0-9][a-z0-9._-]{0,8}", fullmatch=True),
     storage=st.text(min_size=1, max_size=8),
     seed=st.integers(),
-    model=st.builds(ModelConfig, num_frames=st.integers(1, 32).map(lambda half: 2 * half), train_experts=st.booleans()),
+    model=st.builds(
+        ModelConfig,
+        num_frames=st.none() | st.integers(1, 64),
+        train_experts=st.sampled_from([None, True, False]),
+    ),
     weights=st.builds(WeightsConfig, spatial=st.none() | st.just("random") | st.text(min_size=1)),
     data=st.builds(DataConfig, sampling=st.sampled_from(["uniform", "dense"]), max_unreadable=SHARES),
     augment=st.builds(
@@ -196,6 +201,21 @@ def test_weights_of_an_expert_that_the_model_does_not_have_are_refused():
         config.check_experts()
     listening = dataclasses.replace(config, model=ModelConfig(name="ca2st_base_patch16_224"))
     listening.check_experts()
+
+
+def test_a_model_without_adapters_trains_whole_unless_told_otherwise():
+    assert trains_experts(ModelConfig(name="msca_kv_base_patch16_224"))
+    assert trains_experts(ModelConfig(name="cast_tiny_late_add"))
+    assert not trains_experts(ModelConfig(name="msca_kv_base_patch16_224", train_experts=False))
+    assert not trains_experts(ModelConfig(name="cast_tiny"))
+    dataclasses.replace(ssv2(), model=ModelConfig(name="framewise_tiny")).check_experts()
+
+
+def test_sizes_that_are_not_given_are_those_of_the_named_model():
+    video = spec_of(ModelConfig(name="msca_kv_base_patch16_224")).video
+    assert (video.num_frames, video.image_size, video.mean) == (8, 224, (0.5, 0.5, 0.5))
+    video = spec_of(ModelConfig(name="cast_tiny", image_size=48)).video
+    assert (video.num_frames, video.image_size, video.mean) == (8, 48, (0.485, 0.456, 0.406))
 
 
 def test_a_whole_network_stands_for_all_experts_and_not_beside_them():

@@ -103,14 +103,14 @@ def _bench_model(settings: Model, progress: Console) -> dict[str, Any]:
 
     from cast_ray.bench.device import PEAK_MEMORY, describe
     from cast_ray.bench.model import spec_for
-    from cast_ray.models.costs import count_costs, count_step, trains_whole
+    from cast_ray.models.costs import count_costs, count_step
     from cast_ray.models.listing import class_counts
 
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device is cuda, but PyTorch finds no CUDA device here; use --device cpu")
     num_classes = class_counts(settings.classes)
     spec = spec_for(settings.model, image_size=settings.image_size, frames=settings.frames)
-    train_experts = trains_whole(spec) if settings.experts == "usual" else settings.experts == "trained"
+    train_experts = spec.trains_whole if settings.experts == "usual" else settings.experts == "trained"
     costs = count_costs(spec, num_classes, train_experts=train_experts)
     needed = {
         "inference": costs.multiply_adds,

@@ -14,7 +14,7 @@ from cast_ray.bench.device import matmul_rate, peak_memory, reset_peak_memory, t
 from cast_ray.data.inputs import in_precision
 from cast_ray.errors import UserError
 from cast_ray.models.assemble import assemble
-from cast_ray.models.costs import input_shapes, trains_whole
+from cast_ray.models.costs import input_shapes
 from cast_ray.models.named import NAMED
 from cast_ray.models.spec import HAS_AUDIO, NetworkSpec
 from cast_ray.training.losses import soft_cross_entropy
@@ -73,8 +73,7 @@ def spec_for(model: str, *, image_size: int | None, frames: int | None) -> Netwo
     if model not in NAMED:
         raise UserError(f"--model is '{model}'; `cast-ray models` lists the {len(NAMED)} names")
     spec = NAMED[model]
-    sizes = {"image_size": image_size, "num_frames": frames}
-    return replace(spec, video=replace(spec.video, **{name: size for name, size in sizes.items() if size is not None}))
+    return replace(spec, video=spec.video.resized(image_size=image_size, num_frames=frames))
 
 
 def measure(job: Job) -> dict[str, Any]:
@@ -92,7 +91,7 @@ def measure(job: Job) -> dict[str, Any]:
     network = assemble(spec, job.num_classes)
     _fill_zeros(network)
     network = network.to(device=device, dtype=job.dtype)
-    network.freeze(trains_whole(spec) if job.train_experts is None else job.train_experts)
+    network.freeze(spec.trains_whole if job.train_experts is None else job.train_experts)
     network.set_grad_checkpointing(job.checkpoint_activations)
     inputs = in_precision(_inputs(spec, job.batch, device), job.dtype)
     call = torch.compile(network) if job.compiled else network

@@ -24,10 +24,9 @@ from torchvision.transforms.v2 import functional as V
 
 from cast_ray.data.randomness import rng_for
 from cast_ray.errors import UserError
+from cast_ray.models.spec import VideoInput
 
 __all__ = [
-    "IMAGENET_MEAN",
-    "IMAGENET_STD",
     "OPERATIONS",
     "Operation",
     "RandAugmentSpec",
@@ -38,10 +37,6 @@ __all__ = [
     "normalise",
 ]
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-"""Channel statistics of pixels in [0, 1]; both experts of CAST use them."""
-
 FILL = 128
 """Grey that fills what moves in from outside the frame."""
 MAGNITUDE_SCALE = 10.0
@@ -51,12 +46,12 @@ ROTATE_DEGREES = 30.0
 SHEAR_FACTOR = 0.3
 
 
-def normalise(frames: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """uint8 frames [B, T, H, W, 3] to ImageNet-normalised [B, 3, T, H, W] in `dtype` (computed in float32)."""
-    mean = torch.tensor(IMAGENET_MEAN, device=frames.device).view(3, 1, 1, 1)
-    std = torch.tensor(IMAGENET_STD, device=frames.device).view(3, 1, 1, 1)
+def normalise(frames: Tensor, video: VideoInput) -> Tensor:
+    """uint8 frames [B, T, H, W, 3] to float32 [B, 3, T, H, W] with the network's mean and deviation."""
+    mean = torch.tensor(video.mean, device=frames.device).view(3, 1, 1, 1)
+    std = torch.tensor(video.std, device=frames.device).view(3, 1, 1, 1)
     pixels = frames.permute(0, 4, 1, 2, 3).to(torch.float32, memory_format=torch.contiguous_format)
-    return pixels.div_(255).sub_(mean).div_(std).to(dtype)
+    return pixels.div_(255).sub_(mean).div_(std)
 
 
 def flip_clips(frames: Tensor, mask: Tensor) -> Tensor:
@@ -139,17 +134,16 @@ def apply_operations(frames: Tensor, operations: Sequence[Operation]) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainAugment:
-    """RandAugment, then flip, then normalisation, keyed by (seed, epoch, clip id)."""
+    """RandAugment, then flip, keyed by (seed, epoch, clip id)."""
 
     seed: int
     randaugment: RandAugmentSpec | None
     """None: off."""
     flip_probability: float
     """0.0 where left and right carry meaning, as in Something-Something-V2."""
-    dtype: torch.dtype = torch.float32
 
     def __call__(self, frames: Tensor, clip_ids: Sequence[str], epoch: int) -> Tensor:
-        """uint8 frames [B, T, H, W, 3] of the clips named `clip_ids` [B] to model input [B, 3, T, H, W]."""
+        """uint8 frames [B, T, H, W, 3] of the clips named `clip_ids` [B], varied."""
         flips, clips = [], []
         for clip, clip_id in zip(frames, clip_ids, strict=True):
             rng = rng_for(self.seed, epoch, clip_id, "augment")
@@ -157,7 +151,7 @@ class TrainAugment:
             operations = draw_operations(self.randaugment, rng) if self.randaugment else []
             clips.append(apply_operations(clip.permute(0, 3, 1, 2), operations).permute(0, 2, 3, 1))
         mask = torch.tensor(flips, device=frames.device)
-        return normalise(flip_clips(torch.stack(clips), mask), self.dtype)
+        return flip_clips(torch.stack(clips), mask)
 
 
 class _Law(NamedTuple):

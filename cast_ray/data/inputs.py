@@ -42,6 +42,7 @@ class InputMaker:
     def __init__(self, network: NetworkSpec, device: torch.device) -> None:
         self._needs = network.needs
         self._device = device
+        self._video = network.video
         self._log_mel = LogMel(network.audio.mel_bins, device) if AUDIO in network.needs else None
 
     @property
@@ -61,10 +62,9 @@ class InputMaker:
         inputs: dict[str, Tensor] = {}
         if VIDEO in self._needs:
             frames = self._tensor(batch["frames"], axes=4)
-            if augment is None:
-                inputs[VIDEO] = normalise(frames)
-            else:
-                inputs[VIDEO] = augment.frames(frames, batch["clip_id"].tolist(), epoch)
+            if augment is not None:
+                frames = augment.frames(frames, batch["clip_id"].tolist(), epoch)
+            inputs[VIDEO] = normalise(frames, self._video)
         if self._log_mel is not None:
             columns = batch["audio_columns"].reshape(-1)
             on_device = self._tensor(columns, axes=0)

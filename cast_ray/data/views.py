@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from cast_ray.data import crops, sampling
 from cast_ray.data.randomness import rng_for
+from cast_ray.models.named import spec_of
 
 if TYPE_CHECKING:
     from cast_ray.config import RunConfig
@@ -42,11 +43,9 @@ class Sampling:
 
 def frame_sampling(config: RunConfig) -> Sampling:
     """The sampling that a run's configuration describes."""
+    video = spec_of(config.model).video
     return Sampling(
-        kind=config.data.sampling,
-        num_frames=config.model.num_frames,
-        stride=config.data.stride,
-        size=config.model.image_size,
+        kind=config.data.sampling, num_frames=video.num_frames, stride=config.data.stride, size=video.image_size
     )
 
 

@@ -17,7 +17,7 @@ from cast_ray.models.assemble import assemble
 from cast_ray.models.network import Network
 from cast_ray.models.spec import AUDIO, AUDIO_TIMES, HAS_AUDIO, VIDEO, VIDEO_TIMES, ExchangeSpec, NetworkSpec
 
-__all__ = ["Costs", "count_costs", "count_step", "input_shapes", "trains_whole"]
+__all__ = ["Costs", "count_costs", "count_step", "input_shapes"]
 
 FLOPS_PER_MULTIPLY_ADD = 2
 
@@ -44,11 +44,6 @@ def input_shapes(spec: NetworkSpec) -> dict[str, tuple[int, ...]]:
     return {name: shape for name, shape in shapes.items() if name in spec.needs}
 
 
-def trains_whole(spec: NetworkSpec) -> bool:
-    """Whether the usual training changes the experts themselves: so it must be where they have no adapters."""
-    return not any(expert.adapters for expert in spec.experts.values())
-
-
 def count_costs(spec: NetworkSpec, num_classes: Mapping[str, int], *, train_experts: bool | None = None) -> Costs:
     """Parameters and multiply-adds of a network.
 
@@ -61,7 +56,7 @@ def count_costs(spec: NetworkSpec, num_classes: Mapping[str, int], *, train_expe
         UserError: the sizes do not fit together.
     """
     network = _assemble_on_meta(spec, num_classes)
-    trainable = set(network.trainable_names(trains_whole(spec) if train_experts is None else train_experts))
+    trainable = set(network.trainable_names(spec.trains_whole if train_experts is None else train_experts))
     sizes = {name: parameter.numel() for name, parameter in network.named_parameters()}
     return Costs(
         parameters=sum(sizes.values()),
@@ -89,7 +84,7 @@ def count_step(
         checkpoint_activations: count what is computed again, too.
     """
     network = _assemble_on_meta(spec, num_classes).train()
-    network.freeze(trains_whole(spec) if train_experts is None else train_experts)
+    network.freeze(spec.trains_whole if train_experts is None else train_experts)
     network.set_grad_checkpointing(checkpoint_activations)
     with FlopCounterMode(display=False) as counter:
         logits = network(_inputs_on_meta(spec))

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from cast_ray.errors import UserError
 from cast_ray.labels import LABEL, NOUN, VERB
-from cast_ray.models.costs import Costs, count_costs, input_shapes, trains_whole
+from cast_ray.models.costs import Costs, count_costs, input_shapes
 from cast_ray.models.named import NAMED
 from cast_ray.models.spec import AUDIO, AUDIO_TIMES, VIDEO, NetworkSpec
 
@@ -60,7 +60,7 @@ class Entry:
             "family": self.family,
             "parameters": self.costs.parameters,
             "trainable_parameters": self.costs.trainable_parameters,
-            "trains_experts": trains_whole(self.spec),
+            "trains_experts": self.spec.trains_whole,
             "multiply_adds_per_view": self.costs.multiply_adds,
             "inputs": {name: list(shape) for name, shape in input_shapes(self.spec).items()},
         }

@@ -36,7 +36,7 @@ from cast_ray.models.spec import (
 if TYPE_CHECKING:
     from cast_ray.config import ModelConfig
 
-__all__ = ["NAMED", "spec_of"]
+__all__ = ["NAMED", "spec_of", "trains_experts"]
 
 SPACE_AND_TIME = ExchangeSpec(
     directions=(
@@ -46,6 +46,7 @@ SPACE_AND_TIME = ExchangeSpec(
 )
 """B-CAST: the spatial expert asks along time, the temporal expert asks within a time step (CAST, equations 7, 8)."""
 
+HALF = (0.5, 0.5, 0.5)
 NO_ADAPTERS = HeadSpec(adapters="no")
 
 
@@ -102,7 +103,8 @@ def _frames(expert: ExpertSpec, shift: Shift | None) -> NetworkSpec:
     return NetworkSpec(
         experts={SPATIAL: vit},
         head=HeadSpec(adapters="no", zero_classifier=True),
-        video=VideoInput(num_frames=8, frames_per_step=1),
+        # These ImageNet-21k weights saw pixels from -1 to 1.
+        video=VideoInput(num_frames=8, frames_per_step=1, mean=HALF, std=HALF),
     )
 
 
@@ -231,5 +233,13 @@ def spec_of(model: ModelConfig) -> NetworkSpec:
         meant = f"did you mean {' or '.join(near)}? " if near else ""
         raise UserError(f"model.name is '{model.name}'; {meant}`cast-ray models` lists the {len(NAMED)} names")
     spec = vary(NAMED[model.name], model.options)
-    video = replace(spec.video, image_size=model.image_size, num_frames=model.num_frames)
-    return replace(spec, video=video, drop_path_rate=model.drop_path)
+    return replace(
+        spec,
+        video=spec.video.resized(image_size=model.image_size, num_frames=model.num_frames),
+        drop_path_rate=model.drop_path,
+    )
+
+
+def trains_experts(model: ModelConfig) -> bool:
+    """Whether a run trains the experts themselves: as asked, or else where none of them has adapters."""
+    return spec_of(model).trains_whole if model.train_experts is None else model.train_experts

@@ -7,7 +7,7 @@ Nothing here imports torch: a driver that only plans a run asks these classes wh
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -98,6 +98,10 @@ class VideoInput:
     """Frames of a clip that enter the model."""
     frames_per_step: int = 2
     """Frames of one time step: a tubelet of VideoMAE spans them, frame-wise experts look at the last of them."""
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    """Subtracted from red, green and blue in 0 to 1; by default ImageNet's mean, as CAST has it for all experts."""
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    """What they are divided by after that."""
 
     def __post_init__(self) -> None:
         _require_whole(self, "image_size", "num_frames", "frames_per_step")
@@ -106,6 +110,14 @@ class VideoInput:
     @property
     def steps(self) -> int:
         return self.num_frames // self.frames_per_step
+
+    def resized(self, *, image_size: int | None, num_frames: int | None) -> VideoInput:
+        """The same with other sizes; None keeps one."""
+        return replace(
+            self,
+            image_size=self.image_size if image_size is None else image_size,
+            num_frames=self.num_frames if num_frames is None else num_frames,
+        )
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -362,6 +374,11 @@ class NetworkSpec:
     @property
     def drop_path_rates(self) -> tuple[float, ...]:
         return tuple(self.drop_path_rate * index / max(1, self.depth - 1) for index in range(self.depth))
+
+    @property
+    def trains_whole(self) -> bool:
+        """Whether the usual training changes the experts themselves: so it must be where they have no adapters."""
+        return not any(expert.adapters for expert in self.experts.values())
 
     @property
     def needs(self) -> frozenset[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cast_ray.labels import LabelMap
-from cast_ray.models.named import spec_of
+from cast_ray.models.named import spec_of, trains_experts
 
 if TYPE_CHECKING:
     from cast_ray.config import ModelConfig, RunConfig, WeightsConfig
@@ -60,6 +60,6 @@ def _build(model: ModelConfig, weights: WeightsConfig, label_map: LabelMap, *, s
         final_norm=weights.temporal_norm,
         copy_head=weights.copy_head,
     )
-    network.freeze(train_experts=model.train_experts)
+    network.freeze(train_experts=trains_experts(model))
     network.set_grad_checkpointing(model.checkpoint_activations)
     return network, notes

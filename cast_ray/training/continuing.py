@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from cast_ray.config import RunConfig
@@ -19,6 +20,7 @@ FREE = {
     "keep_checkpoints",
     "scale",
     "test",
+    "model.checkpoint_activations",
     "weights",  # compared by the fingerprint of their bytes
     "data.max_unreadable",
     "data.clips_per_task",
@@ -51,12 +53,16 @@ def check_continues(state: CheckpointState, config: RunConfig, label_map: LabelM
 
 def _settings(config: dict[str, Any]) -> dict[str, Any]:
     """The settings that must not change, flat: `optim.epochs` and so on."""
-    flat: dict[str, Any] = {}
-    for group, value in config.items():
-        flat |= (
-            {f"{group}.{name}": inner for name, inner in value.items()} if isinstance(value, dict) else {group: value}
-        )
+    flat = dict(_flat(config))
     return {name: value for name, value in flat.items() if name not in FREE and name.split(".")[0] not in FREE}
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in config.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def _flag(name: str) -> str:

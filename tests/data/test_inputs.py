@@ -115,7 +115,7 @@ def test_clips_without_sound_track_and_padding_have_no_audio(dataset, view):
 def test_evaluation_takes_frames_and_sound_as_they_are(dataset):
     batch = load(dataset, CAVA_CLOCK, TEST_VIEWS)
     inputs = InputMaker(CAVA_CLOCK, CPU).evaluation(batch)
-    assert torch.equal(inputs[VIDEO], normalise(torch.from_numpy(batch["frames"]).flatten(0, 1)))
+    assert torch.equal(inputs[VIDEO], normalise(torch.from_numpy(batch["frames"]).flatten(0, 1), CAVA_CLOCK.video))
     samples, columns = (torch.from_numpy(batch[name]).flatten(0, 1) for name in ("audio", "audio_columns"))
     assert torch.equal(inputs[AUDIO], normalise_spectrogram(LogMel(BINS, CPU)(samples, columns)))
     assert torch.equal(inputs[AUDIO_TIMES], torch.from_numpy(batch["audio_times"]).flatten(0, 1))
@@ -127,7 +127,8 @@ def test_training_varies_frames_and_spectrograms(dataset):
     maker = InputMaker(CAVA, CPU)
     varied, plain = maker.training(batch, AUGMENT, 3), maker.evaluation(batch)
     ids = batch["clip_id"].tolist()
-    assert torch.equal(varied[VIDEO], FRAME_CHANGE(torch.from_numpy(batch["frames"]), ids, 3))
+    frames = FRAME_CHANGE(torch.from_numpy(batch["frames"]), ids, 3)
+    assert torch.equal(varied[VIDEO], normalise(frames, CAVA.video))
     blank = normalise_spectrogram(torch.zeros(()))
     masked = varied[AUDIO] == blank
     assert torch.equal(varied[AUDIO][~masked], plain[AUDIO][~masked])
