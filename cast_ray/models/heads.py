@@ -5,7 +5,7 @@ CAST, arXiv 2311.18825, equation 6 and appendix A. Legend: B batch, D width, C c
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -30,11 +30,13 @@ class Head(nn.Module):
         num_classes: C of each label field; its order is the order of the result.
 
     Raises:
-        UserError: experts of different widths would be added without an adapter between.
+        UserError: experts of different widths would be added without an adapter between, or a field has a name that
+            torch's containers of modules need for themselves.
     """
 
     def __init__(self, spec: HeadSpec, widths: Mapping[str, int], num_classes: Mapping[str, int]) -> None:
         super().__init__()
+        _check_names(num_classes)
         self.experts = tuple(widths)
         self.read_from = {field: spec.fields[field] for field in num_classes if field in spec.fields}
         self.concat = spec.fusion == "concat" and len(widths) > 1
@@ -99,3 +101,9 @@ class Head(nn.Module):
                     f"features of {list(names)} have widths {[widths[name] for name in names]} and cannot be added; "
                     "use adapters in the head, or late fusion by concatenation"
                 )
+
+
+def _check_names(fields: Iterable[str]) -> None:
+    taken = [field for field in fields if hasattr(nn.ModuleDict(), field)]
+    if taken:
+        raise UserError(f"label fields {taken} have names that torch uses for its own; rename the column")

@@ -97,6 +97,9 @@ class ModelOptions:
 
     def __post_init__(self) -> None:
         require_choices(self)
+        for name in ("blocks", "audio_blocks"):
+            if getattr(self, name) == ():
+                raise UserError(f"{name} names no block, so nothing would be exchanged; use exchange none for that")
 
     def given(self, *names: str, prefix: str = "") -> dict[str, Any]:
         """The options among `names` that are set, without their prefix."""
@@ -105,6 +108,8 @@ class ModelOptions:
 
 
 SIZES = ("patch_size", "width", "depth", "num_heads", "mlp_ratio")
+DIRECTIONS = {SPATIAL: "to_spatial", TEMPORAL: "to_temporal"}
+"""The option for the direction to each role."""
 SHIFT = tuple(field.name for field in fields(ModelOptions) if field.name.startswith("shift_"))
 
 
@@ -121,6 +126,9 @@ def vary(spec: NetworkSpec, options: ModelOptions) -> NetworkSpec:
     }
     _require_role(options, SPATIAL in experts, "spatial", what="a spatial expert")
     _require_role(options, TEMPORAL in experts, "temporal", what="a temporal expert")
+    _require_role(options, len(experts) > 1, "fusion", what="several experts")
+    own = all(not isinstance(expert, TimmViT) for expert in experts.values())
+    _require_role(options, own, "mlp_ratio", what="a feed-forward layer of free width in its timm expert")
     audio = options.given("audio_frames", "mel_bins")
     _require_role(options, AUDIO in experts, *audio, what="an audio expert")
     return replace(
@@ -137,6 +145,9 @@ def _expert(role: str, expert: ExpertSpec, options: ModelOptions) -> ExpertSpec:
     name = {SPATIAL: options.spatial, TEMPORAL: options.temporal}.get(role)
     if name is None:
         return expert
+    shift = expert.shift if isinstance(expert, ViT) else None
+    if shift is not None and name != "vit":
+        raise UserError(f"the {role} expert shifts in time, which '{name}' cannot; use vit, or a model without a shift")
     sizes: dict[str, Any] = {size: getattr(expert, size) for size in SIZES} | {"adapters": expert.adapters}
     if name.startswith(TIMM):
         from cast_ray.models.experts.timm_vit import timm_sizes  # late: it imports torch and timm
@@ -149,7 +160,7 @@ def _expert(role: str, expert: ExpertSpec, options: ModelOptions) -> ExpertSpec:
         "clip_gelu": CLIP(**sizes, activation="gelu"),
         "videomae": VideoMAE(**sizes),
         "mvd": VideoMAE(**sizes, positions="axes"),
-        "vit": ViT(**sizes),
+        "vit": ViT(**sizes, shift=shift),
     }
     if name not in families:
         raise UserError(f"there is no expert '{name}'; use one of {[*families]} or {TIMM}NAME")
@@ -192,17 +203,23 @@ def _exchanges(spec: NetworkSpec, options: ModelOptions) -> tuple[ExchangeSpec, 
     ]
     timed = any(exchange.positions == "clock" for exchange in varied)
     _require_role(options, timed, "split_clock", what="positions from the clock")
+    left = [exchange for exchange in varied if exchange.directions]
+    _require_role(options, bool(left), "exchange", "down_ratio", what="an exchange any more")
     changes = options.given("down_ratio") | ({} if options.exchange is None else {"kind": options.exchange})
-    return tuple(replace(exchange, **changes) for exchange in varied if exchange.directions)
+    return tuple(replace(exchange, **changes) for exchange in left)
 
 
 def _visual_exchange(exchange: ExchangeSpec, options: ModelOptions) -> ExchangeSpec:
-    windows = {SPATIAL: options.to_spatial, TEMPORAL: options.to_temporal}
+    windowed = (options.exchange or exchange.kind) != "lateral"
+    for target, name in DIRECTIONS.items():
+        _require_role(options, target in exchange.targets, name, what=f"an exchange to the {target} expert")
+        _require_role(options, windowed or getattr(options, name) == "off", name, what="exchanges with windows")
     directions = []
     for direction in exchange.directions:
-        window = windows[direction.target]
+        window = getattr(options, DIRECTIONS[direction.target])
         if window != "off":
             directions.append(direction if window is None else replace(direction, window=window))
+    _require_role(options, bool(directions), "blocks", "positions", what="an exchange of these experts any more")
     return replace(exchange, directions=tuple(directions), **options.given("blocks", "positions"))
 
 

@@ -91,6 +91,8 @@ def _fetch(arguments: list[str]) -> int:
     )
     from cast_ray.weights.hub import fetch, is_name
 
+    if not settings.names:
+        raise UserError("nothing to fetch; give one or more names such as ViT-B-16/openai (`cast-ray weights list`)")
     console = Console(soft_wrap=True)
     for name in settings.names:
         if not is_name(name):
@@ -109,10 +111,9 @@ def _show(arguments: list[str]) -> int:
         program="cast-ray weights show",
     )
     from cast_ray.weights.describe import describe
-    from cast_ray.weights.hub import locate
     from cast_ray.weights.read import read_checkpoint
 
-    path = locate(settings.source, settings.folder)
+    path = _find(settings.source, settings.folder)
     found = describe(read_checkpoint(path))
     if settings.json:
         print(json.dumps({"source": settings.source, "path": str(path), **asdict(found)}, indent=2))  # noqa: T201
@@ -142,6 +143,20 @@ def _show(arguments: list[str]) -> int:
     return 0
 
 
+def _find(source: str, folder: Path | None) -> Path:
+    """The file or folder to look into; a name is not downloaded for that."""
+    from cast_ray.weights.hub import complete, is_name, locate, weights_folder
+
+    if not is_name(source):
+        return locate(source)
+    path = complete(source, folder)
+    if path is None:
+        raise UserError(
+            f"'{source}' is not in {weights_folder(folder)}; `cast-ray weights fetch {source}` downloads it"
+        )
+    return path
+
+
 def _list(arguments: list[str]) -> int:
     settings = parse(
         List,
@@ -152,7 +167,13 @@ def _list(arguments: list[str]) -> int:
     )
     from cast_ray.weights.hub import complete, weights_folder
 
-    here = {row.name: complete(row.name, settings.folder) for row in KNOWN}
+    here, problems = dict[str, Path | None](), []
+    for row in KNOWN:
+        try:
+            here[row.name] = complete(row.name, settings.folder)
+        except UserError as error:
+            here[row.name] = None
+            problems.append(str(error))
     if settings.json:
         rows = [{**asdict(row), "path": str(here[row.name]) if here[row.name] else None} for row in KNOWN]
         print(json.dumps(rows, indent=2))  # noqa: T201
@@ -160,7 +181,8 @@ def _list(arguments: list[str]) -> int:
     console = Console()
     for role in (SPATIAL, TEMPORAL, AUDIO):
         console.print(_known_table(role, [row for row in KNOWN if row.role == role], here, wide=console.width >= WIDE))
-    console.print(f"Folder: {weights_folder(settings.folder)}", soft_wrap=True, highlight=False)
+    for line in (f"Folder: {weights_folder(settings.folder)}", *problems):
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
     return 0
 
 
@@ -174,8 +196,11 @@ def _known_table(role: str, rows: list[KnownWeights], here: dict[str, Path | Non
     if wide:
         table.add_column("what")
     for row in rows:
-        expert = row.expert if wide else row.expert.partition("/")[0]
-        cells = [row.name, expert, row.licence, str(row.megabytes), "yes" if here[row.name] else ""]
+        name, expert = row.name, row.expert
+        if "/" in expert and not wide:
+            # On a line of its own, where the whole value fits: it is what --model.options.spatial takes.
+            name, expert = f"{name}\n  expert {expert}", "timm/..."
+        cells = [name, expert, row.licence, str(row.megabytes), "yes" if here[row.name] else ""]
         table.add_row(*cells, *([row.about] if wide else []))
     return table
 

@@ -13,9 +13,10 @@ from cast_ray.errors import UserError
 from cast_ray.labels import LABEL
 from cast_ray.models.experts.expert import Expert
 from cast_ray.models.network import Network
-from cast_ray.models.spec import CLIP, VideoMAE
+from cast_ray.models.spec import CLIP, TEMPORAL, VideoMAE
+from cast_ray.weights.activation import recorded_activation
 from cast_ray.weights.fit import fit_expert
-from cast_ray.weights.hub import locate, recorded_activation
+from cast_ray.weights.hub import locate, origin
 from cast_ray.weights.layout import Translated
 from cast_ray.weights.layouts import choose_layout
 from cast_ray.weights.read import read_checkpoint, read_settings
@@ -53,8 +54,8 @@ def load_experts(
         sources: path of a file or folder, or name on a hub such as 'ViT-B-16/openai', by role.
         folder: where weights with names lie; None takes CAST_RAY_WEIGHTS or its default.
         final_norm: what the final norm of VideoMAE experts starts as.
-        copy_head: whether the classifier of a fine-tuned VideoMAE becomes that of the network where shapes agree, as
-            in the code of CAST's authors.
+        copy_head: whether the classifier of a fine-tuned VideoMAE as the temporal expert becomes that of the network
+            where shapes agree, as in the code of CAST's authors.
 
     Returns:
         What was read and what was changed on the way, in words, for the user to see.
@@ -71,14 +72,14 @@ def load_experts(
         where = f"{source} for the {role} expert"
         tensors = read_checkpoint(path)
         layout = choose_layout(tensors, expert.spec, where=where)
-        _check_activation(expert, path, role, where)
+        activation = _check_activation(expert, path, role, where)
         if layout is MVD and isinstance(expert.spec, VideoMAE) and expert.spec.positions != "axes":
             raise UserError(f"{where} is MVD, which was trained with other fixed positions; {OTHER_POSITIONS}")
         translated = layout.translate(tensors)
-        notes.append(f"experts.{role}: {layout.name}, from {source}")
+        notes.append(f"experts.{role}: {layout.name}, from {origin(source, path)}")
         changes = _fill_expert(expert, translated, where=where, grid=_grid(path, translated), final_norm=final_norm)
-        notes += [f"experts.{role}.{change}" for change in changes]
-        if copy_head and isinstance(expert.spec, VideoMAE):
+        notes += [f"experts.{role}.{change}" for change in [*activation, *changes]]
+        if copy_head and role == TEMPORAL and isinstance(expert.spec, VideoMAE):
             notes.append(_copy_head(network, translated))
     return notes
 
@@ -98,16 +99,20 @@ def _fill_expert(
     return notes + resized
 
 
-def _check_activation(expert: Expert, path: Path, role: str, where: str) -> None:
-    """Raise `UserError` if it is known beside the file that CLIP was trained with another activation."""
-    if isinstance(expert.spec, CLIP):
-        trained = recorded_activation(path, read_settings(path))
-        if trained is not None and trained != expert.spec.activation:
-            choice = {"quick_gelu": "clip", "gelu": "clip_gelu"}[trained]
-            raise UserError(
-                f"{where} was trained with the activation {trained}, the expert has {expert.spec.activation}; "
-                f"choose the expert '{choice}' (--model.options.{role} {choice})"
-            )
+def _check_activation(expert: Expert, path: Path, role: str, where: str) -> list[str]:
+    """Raise `UserError` if it is known beside the file that CLIP was trained with another activation; a note if not."""
+    if not isinstance(expert.spec, CLIP):
+        return []
+    own, trained = expert.spec.activation, recorded_activation(path, read_settings(path))
+    if trained is None:
+        return [f"activation not recorded; {own} assumed"]
+    if trained != own:
+        choice = {"quick_gelu": "clip", "gelu": "clip_gelu"}[trained]
+        raise UserError(
+            f"{where} was trained with the activation {trained}, the expert has {own}; "
+            f"choose the expert '{choice}' (--model.options.{role} {choice})"
+        )
+    return []
 
 
 def _check_positions(expert: Expert, table: Tensor | None, where: str) -> None:

@@ -2,11 +2,13 @@
 
 A name is `MODEL/TAG` of open_clip's table of pretrained models (`ViT-B-16/openai`) or a repository of the Hugging Face
 hub (`MCG-NJU/videomae-base`). Its weights lie in `FOLDER/NAME/`, which appears only when complete, beside a
-`source.json` with revision and hashes. Machines without a network get the folder copied.
+`source.json` with revision and hashes. Machines without a network get the folder copied. A folder of that name that
+somebody else made (git, another downloader) is used as it is and never changed.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -18,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from cast_ray.errors import UserError
-from cast_ray.weights.read import INDEX, SETTINGS_FILE, WEIGHT_FILES, WEIGHT_SUFFIXES, index_parts
+from cast_ray.weights.read import INDEX, SETTINGS_FILE, WEIGHT_FILES, WEIGHT_SUFFIXES, choose_files, index_parts
 
 __all__ = [
     "SOURCE_FILE",
@@ -28,7 +30,7 @@ __all__ = [
     "fetch",
     "is_name",
     "locate",
-    "recorded_activation",
+    "origin",
     "repository_of",
     "weights_folder",
 ]
@@ -39,6 +41,11 @@ SOURCE_FILE = "source.json"
 CONNECT_TIMEOUT = 10.0
 """Seconds until a hub that does not answer counts as out of reach."""
 NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+LOCAL_ERRORS = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENAMETOOLONG),
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.EMFILE, errno.ENFILE),
+}
+"""Numbers of system errors of files, as against those of the network."""
 OPEN_CLIP_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 
@@ -82,18 +89,28 @@ def locate(source: str | Path, folder: Path | None = None) -> Path:
     return path
 
 
+def origin(source: str | Path, path: Path) -> str:
+    """How notes call a source that was found at `path`: a name that was not fetched here with the place."""
+    if not is_name(source) or (path / SOURCE_FILE).is_file():
+        return str(source)
+    return f"{source} (in {path}, not fetched by this program)"
+
+
 def complete(name: str, folder: Path | None = None) -> Path | None:
-    """The local folder of a name, None if it was not fetched.
+    """The local folder of a name, None if there is none.
 
     Raises:
-        UserError: a file there is shorter or longer than when it was fetched, as after an interrupted copy.
+        UserError: a file there is shorter or longer than when it was fetched, as after an interrupted copy; or the
+            folder was made by somebody else and holds no usable weights.
     """
     target = weights_folder(folder) / name
+    if not (target / SOURCE_FILE).is_file():
+        return _made_by_others(target)
     try:
         files = json.loads((target / SOURCE_FILE).read_text())["files"]
         sizes = {file: int(facts["bytes"]) for file, facts in files.items()}
-    except FileNotFoundError:
-        return None
+        if not sizes:
+            raise ValueError("it names no files")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{target / SOURCE_FILE} is damaged ({error!r}); remove {target} and fetch it again") from error
     for file, size in sizes.items():
@@ -104,11 +121,28 @@ def complete(name: str, folder: Path | None = None) -> Path | None:
     return target
 
 
+def _made_by_others(target: Path) -> Path | None:
+    """A folder without source.json if it holds weights; None if it is not there or empty."""
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return None
+    try:
+        if not target.is_dir():
+            raise UserError("it is no folder")
+        choose_files(target)
+    except UserError as error:
+        raise UserError(
+            f"{target} was not fetched by this program and holds no usable weights ({error}); complete it, or move it "
+            "away to fetch the weights again"
+        ) from error
+    return target
+
+
 def fetch(name: str, folder: Path | None = None) -> Path:
     """The local folder of a name, downloaded if it is not there; several processes may ask at once.
 
     Raises:
-        UserError: there is no such name, no network, or the hub answers with something else than was announced.
+        UserError: there is no such name, no network, no room for the files, or the hub answers with something else
+            than was announced.
     """
     found = complete(name, folder)
     if found is not None:
@@ -126,21 +160,12 @@ def fetch(name: str, folder: Path | None = None) -> Path:
     except UserError:
         raise
     except Exception as error:  # the transport's own exceptions change with the hub library's version
+        if isinstance(error, OSError) and error.errno in LOCAL_ERRORS:
+            raise UserError(
+                f"weights '{name}' cannot be written to {root} ({error}); make room there, or choose another folder "
+                f"(--folder, or {VARIABLE})"
+            ) from error
         raise _unreachable(name, repository, root, error) from error
-
-
-def recorded_activation(path: Path, settings: Mapping[str, Any]) -> str | None:
-    """'quick_gelu' or 'gelu' where source.json or a config.json beside the weights says it; else None."""
-    try:
-        recorded = json.loads(((path if path.is_dir() else path.parent) / SOURCE_FILE).read_text())
-    except (OSError, ValueError):
-        recorded = {}
-    vision = settings.get("vision_config")
-    vision = vision if isinstance(vision, dict) else settings
-    for value in (recorded.get("activation"), vision.get("hidden_act")):
-        if value in ("quick_gelu", "gelu"):
-            return value
-    return None
 
 
 def repository_of(name: str) -> Repository:
@@ -196,8 +221,7 @@ def _download(name: str, root: Path, repository: Repository, revision: str, offe
     shutil.rmtree(staging / ".cache", ignore_errors=True)
     target = root / name
     target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(target, ignore_errors=True)  # without source.json it was never complete
-    staging.rename(target)
+    staging.rename(target)  # only onto nothing or an empty folder
     return target
 
 

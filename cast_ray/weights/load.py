@@ -12,11 +12,12 @@ from torch import nn
 
 from cast_ray.errors import UserError
 from cast_ray.models.network import Network
-from cast_ray.models.spec import AUDIO, SPATIAL, TEMPORAL
+from cast_ray.models.spec import AUDIO, SPATIAL, TEMPORAL, NetworkSpec
 from cast_ray.weights.cast_author import from_author
+from cast_ray.weights.compare import differences
 from cast_ray.weights.experts import FinalNorm, load_experts
 from cast_ray.weights.fit import fit_network
-from cast_ray.weights.hub import locate
+from cast_ray.weights.hub import locate, origin
 from cast_ray.weights.layout import Tensors
 from cast_ray.weights.layouts import WHOLE, layouts_of, whole_network_of
 from cast_ray.weights.read import read_checkpoint
@@ -24,9 +25,11 @@ from cast_ray.weights.strict import load_strictly
 
 __all__ = ["FinalNorm", "frozen_fingerprint", "load_experts", "load_network", "read_checkpoint"]
 
-CLASSIFIERS = "head.classify."
+HEAD, CLASSIFIERS = "head.", "head.classify."
 STATE_FILE = "state.json"
 """What tells a checkpoint folder of a training run."""
+SHOWN = 6
+"""At most so many differences of a model are listed."""
 RANDOM = "random"
 
 
@@ -42,13 +45,15 @@ def load_network(
         network: the network.
         source: path of a file or folder, or name on a hub.
         folder: where weights with names lie; None takes CAST_RAY_WEIGHTS or its default.
-        keep_head: whether the network's own classifiers stay, for other classes than the source's.
+        keep_head: whether the network's own classifiers stay, for other classes than the source's; its whole head does
+            if the label fields differ.
 
     Returns:
         As `load_experts`.
 
     Raises:
-        UserError: the source cannot be found or read, is a single expert, or does not fit the network.
+        UserError: the source cannot be found or read, is a single expert, does not fit the network, or is a run of
+            another model whose tensors would fit by chance.
     """
     path = locate(source, folder)
     if (path / STATE_FILE).is_file():
@@ -60,7 +65,7 @@ def load_network(
         what = f"looks like {found[0].name}" if found else "has no known layout"
         raise UserError(f"{source} {what}, not like a whole network; give it as weights of one expert")
     ours, unknown = from_author(tensors) if kind == WHOLE else (dict(tensors), [])
-    notes = [f"{kind}, from {source}"]
+    notes = [f"{kind}, from {origin(source, path)}"]
     return notes + _fill_network(network, ours, unknown=unknown, keep_head=keep_head, where=str(source))
 
 
@@ -86,6 +91,8 @@ class _Run:
 
     sources: Mapping[str, str]
     network: str | None
+    spec: NetworkSpec
+    """What the run's model was made of."""
     final_norm: FinalNorm
     frozen: str
 
@@ -93,7 +100,14 @@ class _Run:
 def _load_run(network: Network, path: Path, *, folder: Path | None, keep_head: bool) -> list[str]:
     run = _read_run(path)
     tensors = read_checkpoint(path)
-    frozen = {name for name, _ in network.named_parameters()} - tensors.keys()
+    kept, _ = _kept_head(network, tensors, keep_head=keep_head)
+    other = differences(run.spec, network.spec, with_head=kept != HEAD)
+    if other:
+        raise UserError(
+            f"the checkpoint {path} is of another model than this network: {'; '.join(other[:SHOWN])}"
+            f"{' ...' if len(other) > SHOWN else ''}. Build the network from the checkpoint's own configuration"
+        )
+    frozen = {name for name, _ in network.named_parameters() if not _starts(name, kept)} - tensors.keys()
     notes = [f"{len(tensors)} trained tensors, from {path}"]
     if frozen and run.network is not None:
         notes += load_network(network, run.network, folder=folder, keep_head=True)
@@ -101,10 +115,15 @@ def _load_run(network: Network, path: Path, *, folder: Path | None, keep_head: b
         sources = {role: source for role, source in run.sources.items() if source != RANDOM}
         notes += load_experts(network, sources, folder=folder, final_norm=run.final_norm)
     left = sorted(name for name in frozen if not name.startswith("experts."))
-    if left or (frozen and RANDOM in run.sources.values()):
+    if left:
         raise UserError(
-            f"the checkpoint {path} does not fill this network: {len(left)} tensors are missing {left[:3]}, and its "
-            f"frozen experts come from {dict(run.sources)}; build the network from the checkpoint's own configuration"
+            f"the checkpoint {path} does not fill this network: {len(left)} tensors are missing {left[:3]}. For other "
+            "labels start with a new head (--weights.new-head)"
+        )
+    if frozen and RANDOM in run.sources.values():
+        raise UserError(
+            f"the checkpoint {path} does not fill this network: its frozen experts come from {dict(run.sources)}, and "
+            "random weights are not stored"
         )
     changes = _fill_network(network, tensors, keep_head=keep_head, where=str(path), expected=set(tensors))
     if frozen and not any("resized" in note for note in [*notes, *changes]):
@@ -113,6 +132,8 @@ def _load_run(network: Network, path: Path, *, folder: Path | None, keep_head: b
 
 
 def _read_run(path: Path) -> _Run:
+    from cast_ray.config import RunConfig
+    from cast_ray.models.named import spec_of
     from cast_ray.training.checkpoint import read_state
 
     state = read_state(path)
@@ -120,6 +141,7 @@ def _read_run(path: Path) -> _Run:
     return _Run(
         sources={role: weights[role] for role in (SPATIAL, TEMPORAL, AUDIO) if weights.get(role) is not None},
         network=weights.get("network"),
+        spec=spec_of(RunConfig.from_dict(state.config).model),
         final_norm=weights.get("temporal_norm", "load"),
         frozen=state.frozen,
     )
@@ -145,9 +167,27 @@ def _fill_network(
 ) -> list[str]:
     fitted, notes = fit_network(network, tensors)
     wanted = {name for name, _ in network.named_parameters()} if expected is None else set(expected)
-    if keep_head:
-        wanted = {name for name in wanted if not name.startswith(CLASSIFIERS)}
-        fitted = {name: x for name, x in fitted.items() if not name.startswith(CLASSIFIERS)}
-        notes.append(f"{CLASSIFIERS}* left as they are")
+    kept, note = _kept_head(network, tensors, keep_head=keep_head)
+    wanted = {name for name in wanted if not _starts(name, kept)}
+    fitted = {name: x for name, x in fitted.items() if not _starts(name, kept)}
+    notes += [note] if note else []
     load_strictly(network, fitted, unknown=unknown or (), expected=wanted, where=where)
     return notes
+
+
+def _kept_head(network: Network, tensors: Tensors, *, keep_head: bool) -> tuple[str | None, str | None]:
+    """How the names of parameters start that stay as the network has them, and that in words; None for neither."""
+    if not keep_head:
+        return None, None
+    given, own = _label_fields(tensors), _label_fields(dict(network.named_parameters()))
+    if given == own:
+        return CLASSIFIERS, f"{CLASSIFIERS}* left as they are"
+    return HEAD, f"{HEAD}* left as it is: the source classifies {sorted(given)}, this network {sorted(own)}"
+
+
+def _label_fields(tensors: Tensors) -> set[str]:
+    return {name.split(".")[2] for name in tensors if name.startswith(CLASSIFIERS)}
+
+
+def _starts(name: str, prefix: str | None) -> bool:
+    return prefix is not None and name.startswith(prefix)

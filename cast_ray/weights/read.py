@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import pickle
+import re
 import zipfile
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,11 @@ WEIGHT_FILES = (
 INDEX = ".index.json"
 SETTINGS_FILE = "config.json"
 
+LFS_POINTER = b"version https://git-lfs"
+"""How the small text file starts that git leaves in the place of a large one."""
+TORCH_STARTS = (b"PK", b"\x80")
+"""First bytes of what `torch.save` writes: a zip archive, or in old versions a pickle."""
+
 
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     """Tensors of a checkpoint by name, on the CPU. Nothing in the file is ever executed.
@@ -67,15 +74,22 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
         return {name: tensor for file in files for name, tensor in read_checkpoint(file).items()}
     if not path.is_file():
         raise UserError(f"checkpoint {path} does not exist; check the path")
+    start = _start(path)
+    if start == LFS_POINTER:
+        raise UserError(f"{path} is not a checkpoint (git-lfs pointer: run `git lfs pull` where it was cloned)")
     if path.suffix == SAFETENSORS:
         tensors = _read_safetensors(path)
     elif path.suffix == NPZ:
         tensors = _read_npz(path)
     elif is_torchscript(path):
         tensors = read_torchscript(path)
+    elif not start.startswith(TORCH_STARTS):
+        raise UserError(
+            f"{path} is not a checkpoint, neither of torch.save nor of another known format; fetch it again"
+        )
     else:
         tensors = _tensors_in(_unpickle(path), path)
-    return {_without_prefixes(name): tensor for name, tensor in tensors.items()}
+    return _with_bare_names(tensors, path)
 
 
 def read_settings(path: str | Path) -> dict[str, Any]:
@@ -133,6 +147,24 @@ def _parts(index: Path) -> list[Path]:
     return files
 
 
+def _start(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(LFS_POINTER))
+    except OSError as error:
+        raise UserError(f"checkpoint {path} cannot be read ({error})") from error
+
+
+def _with_bare_names(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    twice = [name for name, count in Counter(map(_without_prefixes, tensors)).items() if count > 1]
+    if twice:
+        raise UserError(
+            f"checkpoint {path} holds {len(twice)} tensors both with and without the prefixes {list(PREFIXES)}: "
+            f"{twice[:3]}; remove those that are not used from the file"
+        )
+    return {_without_prefixes(name): tensor for name, tensor in tensors.items()}
+
+
 def _without_prefixes(name: str) -> str:
     for prefix in PREFIXES:
         name = name.removeprefix(prefix)
@@ -179,12 +211,15 @@ def _unpickle(path: Path) -> Any:
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
-        reason = str(error).strip().splitlines()[0]
+        # The rest of torch's message advises to run the code in the file.
+        asked = re.search(r"GLOBAL (\S+)", str(error))
+        if "Unsupported operand" in str(error):
+            raise UserError(f"{path} is not a checkpoint, or a damaged one; fetch it again") from error
         raise UserError(
-            f"checkpoint {path} is refused, because it holds more than tensors and plain data or is no checkpoint "
-            f"({reason}); if you trust where it comes from, convert it there once: from safetensors.torch import "
-            f"save_file; save_file(torch.load('{path.name}', map_location='cpu', weights_only=False)['model'], "
-            "'converted.safetensors')"
+            f"checkpoint {path} is refused, because it holds more than tensors and plain data"
+            f"{f' ({asked[1]})' if asked else ''}; if you trust where it comes from, convert it there once: "
+            f"from safetensors.torch import save_file; save_file(torch.load('{path.name}', map_location='cpu', "
+            "weights_only=False)['model'], 'converted.safetensors')"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         reason = (str(error).strip() or repr(error)).splitlines()[0]

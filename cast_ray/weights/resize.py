@@ -57,14 +57,15 @@ def square_grid(patches: int) -> Grid | None:
     return (side, side) if side > 0 and side * side == patches else None
 
 
-def spectrogram_grid(patches: int, *, patch_size: int, stride: int, rows: int) -> Grid | None:
+def spectrogram_grid(patches: int, *, patch_size: int, stride: int, rows: int, published: bool = True) -> Grid | None:
     """The grid that a table of so many spectrogram patches was made for, None if it cannot be told.
 
     A table does not say how many of its patches are above each other. Published ones have the rows of 128 mel bins at
-    the expert's own stride (12 at stride 10); any other is taken to have as many rows as the expert.
+    the expert's own stride (12 at stride 10); any other is taken to have as many rows as the expert. Of a table that
+    is not `published` but ours the expert's rows are tried first.
     """
     usual = (MEL_BINS - patch_size) // stride + 1
-    for count in (usual, rows):
+    for count in (usual, rows) if published else (rows, usual):
         if count > 0 and patches % count == 0:
             return count, patches // count
     return None

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import math
 import pickle
+import pickletools
 import re
 import zipfile
 from collections.abc import Iterator
@@ -24,8 +25,8 @@ from cast_ray.errors import UserError
 
 __all__ = ["is_torchscript", "read_torchscript"]
 
-PICKLE_LIMIT = 64 * 2**20
-"""Bytes; the module tree of the largest CLIP takes less than one hundredth of it."""
+PICKLE_LIMIT = 4 * 2**20
+"""Bytes; the module tree of the largest CLIP takes less than a sixth of it."""
 
 STORAGES = {
     "DoubleStorage": torch.float64,
@@ -66,7 +67,9 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
     try:
         with zipfile.ZipFile(path) as archive:
             records = _Records(archive, path.stat().st_size)
-            tree = _Unpickler(io.BytesIO(records.read("data.pkl", limit=PICKLE_LIMIT))).load()
+            content = records.read("data.pkl", limit=PICKLE_LIMIT)
+            _check_memo(content)
+            tree = _Unpickler(io.BytesIO(content)).load()
             return {name: records.tensor(spec) for name, spec in _tensors(tree)}
     except _RefusedError as error:
         raise UserError(
@@ -79,6 +82,13 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
             f"once where you trust it: torch.save(torch.jit.load('{path.name}', map_location='cpu').state_dict(), "
             "'converted.pt')"
         ) from error
+
+
+def _check_memo(content: bytes) -> None:
+    """Raise ValueError for a memo index beyond the pickle's length: memory is taken for all indices below it."""
+    for opcode, argument, _ in pickletools.genops(content):
+        if opcode.name.endswith("PUT") and isinstance(argument, int) and not 0 <= argument <= len(content):
+            raise ValueError(f"its pickle has the memo index {argument}")
 
 
 class _RefusedError(Exception):
@@ -198,7 +208,8 @@ class _Records:
         if not content:
             return torch.empty(spec.size, dtype=dtype)
         # A copy, so that a tensor that is a small part of a storage does not keep all of it.
-        return torch.frombuffer(content, dtype=dtype).as_strided(spec.size, spec.stride, spec.offset).contiguous()
+        view = torch.frombuffer(content, dtype=dtype).as_strided(spec.size, spec.stride, spec.offset)
+        return view.clone(memory_format=torch.contiguous_format)
 
 
 def _check_storage(storage: Any) -> tuple[torch.dtype, str, int]:

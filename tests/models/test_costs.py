@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from cast_ray.models.assemble import assemble
-from cast_ray.models.costs import count_costs, count_step, input_shapes, trains_whole
+from cast_ray.models.costs import count_costs, count_step, input_shapes
 from cast_ray.models.named import NAMED
 from cast_ray.models.options import ModelOptions, vary
 from cast_ray.models.spec import NetworkSpec
@@ -96,7 +96,7 @@ def test_trainable_parameters_are_those_of_the_paper(name, classes, trainable):
 @pytest.mark.parametrize("name", ["msca_kv_tiny", "framewise_tiny", "cast_tiny_late_add", "cast_tiny_lateral"])
 def test_everything_trains_where_no_expert_has_adapters(name):
     costs = count_costs(NAMED[name], LABEL)
-    assert trains_whole(NAMED[name])
+    assert NAMED[name].trains_whole
     assert costs.trainable_parameters == costs.parameters
 
 

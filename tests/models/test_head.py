@@ -131,6 +131,12 @@ def test_a_sum_of_different_widths_is_refused():
     Head(HeadSpec(adapters="no", fusion="concat"), {"spatial": 8, "temporal": 16}, LABEL)
 
 
+@pytest.mark.parametrize("field", ["type", "float", "half", "train", "keys", "values", "items", "forward", "training"])
+def test_a_field_that_torch_has_no_name_left_for_is_refused(field):
+    with pytest.raises(UserError, match=rf"label fields \['{field}'\] have names.*rename the column"):
+        Head(HeadSpec(), {"spatial": WIDTH}, {"verb": 3, field: 2})
+
+
 def test_last_adapters_start_at_zero_and_the_audio_network_of_ca2st_does_not():
     head = Head(NAMED["ca2st_tiny"].head, dict.fromkeys(EXPERTS["ca2st_tiny"], WIDTH), LABEL)
     assert not head.adapters["spatial"].expand.weight.any()

@@ -190,6 +190,9 @@ TIMM = [
     "vit_base_patch16_rope_reg1_gap_256",  # the same behind a register, rotary embedding in an Eva
     EVA,  # rotary embedding, SwiGLU
     "eva02_base_patch14_448",  # mean over patches although there is a class token
+    "eva_giant_patch14_clip_224",  # biases of query and value joined with zeros
+    "vit_base_patch16_dinov3",  # rotary embedding alone, made for any size of frames
+    "deit_base_distilled_patch16_224",  # mean of class and distillation token
 ]
 
 

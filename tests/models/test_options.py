@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cast_ray.errors import UserError
 from cast_ray.models.assemble import assemble
-from cast_ray.models.named import NAMED
+from cast_ray.models.named import EVA, NAMED
 from cast_ray.models.options import ModelOptions, vary
 from cast_ray.models.spec import (
     AST,
@@ -33,6 +33,7 @@ from cast_ray.models.spec import (
 
 CAST, CAVA, CA2ST, MSCA = (NAMED[name] for name in ("cast_tiny", "cava_tiny", "ca2st_tiny", "msca_kv_tiny"))
 COUNTS = {"verb": 3, "noun": 4}
+OFF = {"to_spatial": "off", "to_temporal": "off"}
 
 
 def test_no_option_changes_nothing():
@@ -118,13 +119,32 @@ def test_options_of_shifts_reach_the_shift():
     assert shift == Shift(of="k", axis="patch", ratio=0.125, class_token=True, pattern="interleaved", boundary="keep")
 
 
+@pytest.mark.parametrize("name", ["msca_kv_tiny", "tokenshift_tiny", "framewise_tiny"])
+def test_a_vit_in_the_place_of_a_vit_shifts_as_that_did(name):
+    assert vary(NAMED[name], ModelOptions(spatial="vit")).experts == NAMED[name].experts
+
+
+def test_an_expert_that_does_not_shift_can_be_another():
+    assert type(vary(NAMED["framewise_tiny"], ModelOptions(spatial="clip")).experts[SPATIAL]) is CLIP
+
+
+def test_lateral_connections_can_go_one_way():
+    (lateral,) = vary(CAST, ModelOptions(exchange="lateral", to_spatial="off")).exchanges
+    assert [direction.target for direction in lateral.directions] == [TEMPORAL]
+
+
+def test_the_bottleneck_of_exchanges_with_sound_varies_where_the_visual_one_is_off():
+    varied = vary(CA2ST, ModelOptions(**OFF, down_ratio=4))
+    assert [exchange.down_ratio for exchange in varied.exchanges] == [4, 4]
+
+
 @pytest.mark.parametrize(("fusion", "joined"), [("add", "sum"), ("concat", "concat")])
 def test_late_fusion_reads_every_field_from_all_experts(fusion, joined):
     head = vary(CAST, ModelOptions(fusion=fusion)).head
     assert (head.fields, head.adapters, head.fusion) == ({}, "no", joined)
 
 
-@pytest.mark.parametrize("both", [{"exchange": "none"}, {"to_spatial": "off", "to_temporal": "off"}])
+@pytest.mark.parametrize("both", [{"exchange": "none"}, OFF])
 def test_no_direction_left_is_no_exchange(both):
     assert vary(CAST, ModelOptions(**both)).exchanges == ()
 
@@ -150,6 +170,18 @@ def test_no_direction_left_is_no_exchange(both):
         ("cava_tiny", {"split_clock": False}, "split_clock given.*positions from the clock"),
         ("framewise_tiny", {"shift_of": "k"}, "shift_of given.*a shift"),
         ("cast_tiny", {"shift_ratio": 0.1}, "shift_ratio given.*a shift"),
+        ("cast_tiny", {"exchange": "lateral", "to_spatial": "space"}, "to_spatial given.*with windows"),
+        ("cast_tiny_lateral", {"to_temporal": "space_time"}, "to_temporal given.*with windows"),
+        ("cast_tiny_to_temporal_only", {"to_spatial": "space"}, "to_spatial given.*exchange to the spatial expert"),
+        ("cast_tiny", {**OFF, "positions": "none", "blocks": (1,)}, "blocks, positions given.*any more"),
+        ("ca2st_tiny", {**OFF, "blocks": (1,)}, "blocks given.*any more"),
+        ("cast_tiny", {**OFF, "down_ratio": 4}, "down_ratio given.*any more"),
+        ("cast_tiny", {**OFF, "exchange": "lateral"}, "exchange given.*any more"),
+        ("spatial_tiny", {"fusion": "add"}, "fusion given.*several experts"),
+        ("cast_tiny_eva", {"mlp_ratio": 2}, "mlp_ratio given.*timm expert"),
+        ("cast_base_patch16_224", {"spatial": f"timm/{EVA}", "mlp_ratio": 2}, "mlp_ratio given.*timm expert"),
+        ("msca_kv_tiny", {"spatial": "clip"}, "spatial expert shifts in time, which 'clip' cannot"),
+        ("tokenshift_tiny", {"spatial": "timm/vit_tiny_patch16_224"}, "shifts in time, which 'timm/vit_tiny_patch"),
         ("tokenshift_tiny", {"shift_axis": "patch"}, "patch axis"),
         ("msca_kv_tiny", {"shift_pattern": "interleaved"}, "patch axis only"),
         ("msca_kv_tiny", {"shift_class_token": True}, "patch axis only"),
@@ -185,6 +217,9 @@ def test_an_option_for_what_the_model_does_not_have_is_refused(spec, options, me
         ("cava_tiny", {"exchange": "lateral"}, "use another kind of exchange"),
         ("cava_tiny", {"exchange": "attention", "audio_positions": "clock"}, "bottleneck exchanges of one width"),
         ("msca_kv_tiny", {"shift_ratio": 0.6}, r"ratio is 0\.6"),
+        ("msca_kv_tiny", {"shift_ratio": 0.2}, r"a share of 0\.2 of 4 heads is less than one"),
+        ("cast_tiny", {"blocks": ()}, "blocks names no block.*use exchange none"),
+        ("cava_tiny", {"audio_blocks": ()}, "audio_blocks names no block.*use exchange none"),
     ],
 )
 def test_values_that_cannot_be_built_are_explained(spec, options, message):

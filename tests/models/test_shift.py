@@ -179,9 +179,8 @@ def test_patches_in_another_order_give_the_same_in_that_order_if_heads_shift(of,
 
 
 @pytest.mark.parametrize("axis", ["head", "patch"])
-def test_a_share_below_one_head_or_patch_is_plain_self_attention(axis, weights, x):
-    for ratio in (0.0, 0.1):
-        assert torch.equal(run(weights, x, Shift(axis=axis, ratio=ratio, class_token=False)), run(weights, x, None))
+def test_a_share_of_0_is_plain_self_attention(axis, weights, x):
+    assert torch.equal(run(weights, x, Shift(axis=axis, ratio=0.0, class_token=False)), run(weights, x, None))
 
 
 @pytest.mark.parametrize(
@@ -284,8 +283,14 @@ def test_a_share_that_cannot_be_taken_twice_is_refused(ratio):
         Shift(ratio=ratio)
 
 
+@pytest.mark.parametrize("ratio", [None, 0.08])
 @pytest.mark.parametrize(("axis", "heads", "patches"), [("head", 8, 196), ("patch", 12, 9)])
-def test_a_usual_share_of_nothing_is_refused_and_a_share_of_0_is_not(axis, heads, patches):
-    with pytest.raises(UserError, match=rf"a twelfth of \d+ {axis}s is none.*give shift_ratio"):
-        ProjectionShift(Shift(axis=axis), num_heads=heads, patches=patches)
+def test_a_share_of_less_than_one_is_refused_and_a_share_of_0_is_not(axis, heads, patches, ratio):
+    with pytest.raises(UserError, match=rf"a share of 0\.08.* of \d+ {axis}s is less than one.*shift_ratio, or 0"):
+        ProjectionShift(Shift(axis=axis, ratio=ratio), num_heads=heads, patches=patches)
     assert ProjectionShift(Shift(axis=axis, ratio=0.0), num_heads=heads, patches=patches).count == 0
+
+
+def test_a_share_of_less_than_one_channel_is_refused():
+    with pytest.raises(UserError, match=r"a share of 0\.04 of 24 channels is less than one"):
+        TokenShift(Shift(of="token", ratio=0.04), width=WIDTH)

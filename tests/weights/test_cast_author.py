@@ -131,3 +131,16 @@ def test_a_block_too_many_is_unexpected(network):
     theirs["blocks.2.norm1.weight"] = torch.zeros(32)
     with pytest.raises(UserError, match=r"1 unexpected: experts\.temporal\.blocks\.2\.attention_norm\.weight"):
         load_author(network, theirs, where="file")
+
+
+@pytest.mark.parametrize(
+    ("theirs", "own"), [({"label": 5}, {"verb": 3, "noun": 4}), ({"verb": 3, "noun": 4}, {"label": 5})]
+)
+def test_other_label_fields_keep_the_whole_head(tmp_path, theirs, own):
+    ours = released(cast(theirs), tmp_path / "cast.pth")
+    network = cast(own)
+    before = {name: x.clone() for name, x in network.state_dict().items()}
+    notes = load_network(network, tmp_path / "cast.pth", keep_head=True)
+    assert notes[-1] == f"head.* left as it is: the source classifies {sorted(theirs)}, this network {sorted(own)}"
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, (before if name.startswith("head.") else ours)[name]), name

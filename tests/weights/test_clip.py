@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 
 import pytest
@@ -47,7 +48,10 @@ def test_open_clip_file(foreign, network_of, sizes, tokens_of, clip, seen, tmp_p
         torch.save(states if kind == "state dict" else wrapped, path)
     network = network_of(CLIP(**sizes))
     notes = load_experts(network, {"spatial": path})
-    assert notes == [f"experts.spatial: CLIP of OpenAI or open_clip, from {path}"]
+    assert notes == [
+        f"experts.spatial: CLIP of OpenAI or open_clip, from {path}",
+        "experts.spatial.activation not recorded; quick_gelu assumed",
+    ]
     expert = network.experts["spatial"]
     with torch.no_grad():
         torch.testing.assert_close(class_tokens(expert, tokens_of(expert, clip)), tower(foreign, seen))
@@ -77,7 +81,7 @@ def test_other_image_sizes_are_those_of_open_clip(foreign, network_of, sizes, to
     network = network_of(CLIP(**sizes), video=VideoInput(image_size=size, num_frames=2))
     notes = load_experts(network, {"spatial": tmp_path / "clip.pt"})
     resized = [f"experts.spatial.embedding.positions resized 4 x 4 -> {side} x {side}"]
-    assert notes[1:] == ([] if side == 4 else resized)
+    assert notes[2:] == ([] if side == 4 else resized)
     vision = CLIPVisionCfg(layers=2, width=32, head_width=16, patch_size=8, image_size=size)
     other = open_clip.CLIP(16, vision, TEXT, quick_gelu=True).eval()
     states = foreign.state_dict()
@@ -156,3 +160,49 @@ def test_only_the_expert_changes_and_its_adapters_do_not(foreign, sizes, tmp_pat
     changed = {name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])}
     expected = {name for name in before if name.startswith("experts.spatial.") and "_adapter." not in name}
     assert changed == expected
+
+
+def config_beside(folder, settings):
+    (folder / "config.json").write_text(json.dumps(settings))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "tag", "activation"),
+    [
+        ("vit_base_patch16_clip_224", "laion2b", "gelu"),
+        ("vit_base_patch16_clip_224", "somebody_elses", "gelu"),
+        ("vit_base_patch16_clip_224", None, "gelu"),
+        ("vit_base_patch16_clip_224", "openai", "quick_gelu"),  # by timm's own table
+        ("vit_base_patch16_clip_quickgelu_224", "openai", "quick_gelu"),
+        ("vit_base_patch16_clip_quickgelu_224", None, "quick_gelu"),
+    ],
+)
+def test_activation_of_timm_is_in_the_name_of_the_architecture(
+    network_of, sizes, randomized, tmp_path, architecture, tag, activation
+):
+    import timm
+
+    size = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
+    torch.save(randomized(timm.create_model("vit_base_patch16_clip_224", **size)).state_dict(), tmp_path / "clip.pt")
+    config_beside(tmp_path, {"architecture": architecture, "pretrained_cfg": {"tag": tag} if tag else {}})
+    assert len(load_experts(network_of(CLIP(**sizes, activation=activation)), {"spatial": tmp_path})) == 1
+    other = "gelu" if activation == "quick_gelu" else "quick_gelu"
+    with pytest.raises(UserError, match=f"trained with the activation {activation}, the expert has {other}"):
+        load_experts(network_of(CLIP(**sizes, activation=other)), {"spatial": tmp_path})
+
+
+@pytest.mark.parametrize("settings", [{"hidden_act": "gelu_new"}, {"vision_config": {"hidden_act": "gelu_new"}}])
+def test_unknown_activation_is_refused(foreign, network_of, sizes, tmp_path, settings):
+    torch.save(foreign.state_dict(), tmp_path / "clip.pt")
+    config_beside(tmp_path, settings)
+    with pytest.raises(UserError, match=r"trained with the activation gelu_new; CLIP experts have one of"):
+        load_experts(network_of(CLIP(**sizes)), {"spatial": tmp_path})
+
+
+@pytest.mark.parametrize("settings", [{}, {"architecture": "vit_base_patch16_224"}, {"architecture": 7}])
+@pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
+def test_activation_that_nobody_recorded_is_said(foreign, network_of, sizes, tmp_path, settings, activation):
+    torch.save(foreign.state_dict(), tmp_path / "clip.pt")
+    config_beside(tmp_path, settings)
+    notes = load_experts(network_of(CLIP(**sizes, activation=activation)), {"spatial": tmp_path})
+    assert notes[1:] == [f"experts.spatial.activation not recorded; {activation} assumed"]

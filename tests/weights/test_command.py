@@ -96,7 +96,8 @@ def test_unknown_file_is_shown_with_its_names(capsys, tmp_path):
 def test_list_tells_what_is_in_the_folder(capsys, tmp_path):
     here = tmp_path / "ViT-B-16/openai"
     here.mkdir(parents=True)
-    (here / "source.json").write_text('{"files": {}}')
+    (here / "clip.pt").write_bytes(b"12")
+    (here / "source.json").write_text('{"files": {"clip.pt": {"bytes": 2}}}')
     assert main(["list", "--folder", str(tmp_path), "--json"]) == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
     assert rows["ViT-B-16/openai"]["path"] == str(here)
@@ -149,3 +150,34 @@ def test_known_names_exist_where_a_library_knows_them_and_sizes_are_theirs(row):
         else:
             return
     assert sum(x.numel() for x in foreign.state_dict().values()) * 4e-6 == pytest.approx(row.megabytes, rel=0.01)
+
+
+def test_fetch_without_names_is_a_mistake():
+    with pytest.raises(UserError, match=r"nothing to fetch; give one or more names"):
+        main(["fetch"])
+
+
+def test_show_does_not_download(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("cast_ray.weights.hub._look_up", lambda _: pytest.fail("asked the hub"))
+    with pytest.raises(UserError, match=r"'owner/model' is not in .*; `cast-ray weights fetch owner/model` downloads"):
+        main(["show", "owner/model", "--folder", str(tmp_path)])
+    (tmp_path / "owner/model").mkdir(parents=True)
+    clip_file(tmp_path / "owner/model/model.safetensors")
+    assert shown(capsys, "owner/model", "--folder", tmp_path)["layout"] == "CLIP of OpenAI or open_clip"
+
+
+@pytest.mark.parametrize("columns", ["80", "100", "200"])
+def test_list_shows_the_value_that_the_option_takes(capsys, tmp_path, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    assert main(["list", "--folder", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    for row in KNOWN:
+        assert row.name in text
+        assert row.expert in text.replace(row.name, "")
+
+
+def test_list_survives_a_folder_without_usable_weights(capsys, tmp_path):
+    (tmp_path / "ViT-B-16/openai").mkdir(parents=True)
+    (tmp_path / "ViT-B-16/openai/notes.txt").write_text("mine")
+    assert main(["list", "--folder", str(tmp_path)]) == 0
+    assert "holds no usable weights" in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import threading
@@ -262,3 +263,90 @@ def test_names_are_told_from_paths(source, expected, monkeypatch, tmp_path):
 def test_path_that_does_not_exist_is_said():
     with pytest.raises(UserError, match=r"nothing\.pth does not exist.*weights list"):
         locate("nothing.pth")
+
+
+def own_folder(root, files):
+    """FOLDER/owner/model as git or another downloader leaves it."""
+    target = root / "owner/model"
+    target.mkdir(parents=True)
+    for name, content in files.items():
+        (target / name).write_bytes(content)
+    return target
+
+
+def test_folder_that_others_made_is_used_and_not_touched(no_network, network_of, sizes, tmp_path):
+    from cast_ray.weights.clip import KEY_MAP
+
+    network = network_of(CLIP(**sizes))
+    own = {n: x.detach() for n, x in network.experts["spatial"].named_parameters() if "_adapter." not in n}
+    files = {"model.safetensors": save(KEY_MAP.to_foreign(own)[0]), "notes.txt": b"mine"}
+    target = own_folder(tmp_path, files)
+    notes = load_experts(network, {"spatial": "owner/model"}, folder=tmp_path)
+    assert notes[0].endswith(f"from owner/model (in {target}, not fetched by this program)")
+    assert {file.name: file.read_bytes() for file in target.iterdir()} == files
+
+
+@pytest.mark.parametrize("files", [{"notes.txt": b"mine"}, {"a.pth": b"1", "b.pth": b"2"}], ids=["none", "several"])
+def test_folder_that_others_made_without_usable_weights_is_refused_and_not_touched(fake, tmp_path, files):
+    fake.repos["owner/model"] = {"model.safetensors": save(TENSORS)}
+    target = own_folder(tmp_path, files)
+    with pytest.raises(UserError, match=r"not fetched by this program and holds no usable weights"):
+        fetch("owner/model", tmp_path)
+    assert {file.name: file.read_bytes() for file in target.iterdir()} == files
+
+
+def test_file_in_the_place_of_the_folder_is_refused_and_not_touched(fake, tmp_path):
+    fake.repos["owner/model"] = {"model.safetensors": save(TENSORS)}
+    (tmp_path / "owner").mkdir()
+    (tmp_path / "owner/model").write_bytes(b"mine")
+    with pytest.raises(UserError, match="it is no folder"):
+        fetch("owner/model", tmp_path)
+    assert (tmp_path / "owner/model").read_bytes() == b"mine"
+
+
+def test_folder_that_appears_during_the_download_is_not_touched(fake, tmp_path, monkeypatch):
+    import huggingface_hub
+
+    fake.repos["owner/model"] = {"model.safetensors": save(TENSORS)}
+    download = huggingface_hub.hf_hub_download
+
+    def and_meanwhile(*arguments, **options):
+        own_folder(tmp_path, {"notes.txt": b"mine"})
+        return download(*arguments, **options)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", and_meanwhile)
+    with pytest.raises(UserError, match=r"cannot be written to"):
+        fetch("owner/model", tmp_path)
+    assert (tmp_path / "owner/model/notes.txt").read_bytes() == b"mine"
+
+
+def test_empty_folder_is_filled(fake, tmp_path):
+    fake.repos["owner/model"] = {"model.safetensors": save(TENSORS)}
+    own_folder(tmp_path, {})
+    assert read_checkpoint(fetch("owner/model", tmp_path)).keys() == TENSORS.keys()
+
+
+def test_source_without_files_is_damaged(fake, tmp_path):
+    own_folder(tmp_path, {"source.json": b'{"files": {}}'})
+    with pytest.raises(UserError, match=r"source\.json is damaged"):
+        fetch("owner/model", tmp_path)
+
+
+def test_disk_that_is_full_is_not_blamed_on_the_hub(fake, tmp_path, monkeypatch):
+    import huggingface_hub
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    fake.repos["owner/model"] = {"model.safetensors": save(TENSORS)}
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", full)
+    with pytest.raises(UserError, match=r"cannot be written to .*No space left on device") as error:
+        fetch("owner/model", tmp_path)
+    assert "does not give" not in str(error.value)
+
+
+def test_folder_that_cannot_be_made_is_not_blamed_on_the_hub(fake, tmp_path):
+    fake.repos["owner/model"] = {"model.safetensors": save(TENSORS)}
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(UserError, match=r"cannot be written to .*make room there, or choose another folder"):
+        fetch("owner/model", tmp_path / "file/below")

@@ -13,6 +13,7 @@ from cast_ray.errors import UserError
 from cast_ray.labels import LABEL, LabelMap
 from cast_ray.models.assemble import assemble
 from cast_ray.models.named import NAMED
+from cast_ray.models.spec import AudioInput, Shift
 from cast_ray.recipes.toy import toy
 from cast_ray.training.checkpoint import CheckpointState, write_checkpoint
 from cast_ray.weights.clip import KEY_MAP as CLIP
@@ -60,6 +61,7 @@ def test_several_experts_are_filled_and_nothing_else(network, expert_files):
     notes = load_experts(network, files)
     assert [note.split(",")[0] for note in notes] == [
         "experts.spatial: CLIP of OpenAI or open_clip",
+        "experts.spatial.activation not recorded; quick_gelu assumed",
         "experts.temporal: VideoMAE of its authors (or fine-tuned MVD)",
     ]
     assert equal(states(network), {**before, **tensors})
@@ -109,13 +111,17 @@ def checkpoint(tmp_path, network, expert_files):
     return run_checkpoint(tmp_path / "step-7", network, expert_files[0]), states(network)
 
 
-def run_checkpoint(folder, network, weights, *, train_experts=False):
+def run_checkpoint(folder, network, weights, *, train_experts=False, model=None):
     network.freeze(train_experts)
     trained = {name: p.detach() + 0.0 for name, p in network.named_parameters() if p.requires_grad}
     config = toy().to_dict()
     state = CheckpointState(
         position=Position(epoch=1, step=0),
-        config={**config, "weights": {**config["weights"], **weights}},
+        config={
+            **config,
+            "model": {**config["model"], **(model or {})},
+            "weights": {**config["weights"], **weights},
+        },
         label_map=LabelMap({LABEL: tuple("abcde")}),
         dataset="0123456789abcdef",
         frozen=frozen_fingerprint(network),
@@ -186,3 +192,77 @@ def test_fingerprint_follows_frozen_weights_and_nothing_else(network):
     half = frozen_fingerprint(network.bfloat16())
     assert len(half) == 64
     assert half != first
+
+
+OTHERS = {
+    "cast_tiny_no_positions": r"exchanges\.1\.positions is 'learned' there and 'none' here",
+    "cast_tiny_mvd": r"experts\.temporal\.positions is 'sequence' there and 'axes' here",
+    "cast_tiny_clip_clip": r"experts\.temporal is VideoMAE there and CLIP here",
+    "cast_tiny_last1": r"exchanges\.1\.blocks is None there and \(3,\) here",
+    "cast_tiny_independent": r"exchanges is 1 of them there and \(\) here",
+    "cast_tiny_lateral": r"exchanges\.1\.kind is 'bottleneck' there and 'lateral' here",
+    "cast_tiny_space_windows": r"exchanges\.1\.directions\.1\.window is 'time' there and 'space' here",
+    "cast_tiny_late_concat": r"head\.fusion is 'sum' there and 'concat' here",
+    "spatial_tiny": r"experts is \['spatial', 'temporal'\] there and \['spatial'\] here",
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_checkpoint_of_another_model_is_told_by_its_configuration(checkpoint, name):
+    other = tiny(name)
+    before = states(other)
+    with pytest.raises(UserError, match=OTHERS[name]):
+        load_network(other, checkpoint[0])
+    assert equal(states(other), before)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "what"),
+    [
+        ("cast_tiny", {"activation": "gelu"}, r"\.activation is 'quick_gelu' there and 'gelu' here"),
+        ("msca_kv_tiny", {"shift": Shift(of="qkv", ratio=0.25)}, r"\.shift\.of is 'kv' there and 'qkv' here"),
+        ("msca_kv_tiny", {"shift": None}, r"\.shift is Shift there and None here"),
+        ("cast_tiny", {"num_heads": 2}, r"\.num_heads is 4 there and 2 here"),
+    ],
+)
+def test_expert_that_differs_in_no_shape_is_told(tmp_path, name, change, what):
+    source = tiny(name)
+    folder = run_checkpoint(tmp_path / "step-7", source, {}, train_experts=True, model={"name": name})
+    load_network(tiny(name, seed=9), folder)
+    expert = replace(source.spec.experts["spatial"], **change)
+    other = assemble(replace(source.spec, experts={**source.spec.experts, "spatial": expert}), {LABEL: 5})
+    with pytest.raises(UserError, match=rf"experts\.spatial{what}"):
+        load_network(other, folder)
+
+
+def test_drop_path_and_sizes_make_no_other_model(checkpoint):
+    spec = tiny(image_size=32, num_frames=8).spec
+    other = assemble(replace(spec, drop_path_rate=0.5), {LABEL: 5})
+    assert any(" resized " in note for note in load_network(other, checkpoint[0]))
+
+
+def test_checkpoint_for_other_label_fields_keeps_the_new_head(checkpoint):
+    folder, expected = checkpoint
+    other = assemble(tiny().spec, {"verb": 3, "noun": 4})
+    with pytest.raises(UserError, match=r"tensors are missing \['head\.classify\..*--weights\.new-head"):
+        load_network(other, folder)
+    before = states(other)
+    notes = load_network(other, folder, keep_head=True)
+    assert "head.* left as it is: the source classifies ['label'], this network ['noun', 'verb']" in notes
+    for name, tensor in states(other).items():
+        assert torch.equal(tensor, (before if name.startswith("head.") else expected)[name]), name
+
+
+def test_own_tables_of_few_mel_bins_are_read_by_the_rows_of_the_expert():
+    from cast_ray.weights.fit import fit_network
+
+    def sound(frames):
+        return assemble(replace(NAMED["cava_tiny"], audio=AudioInput(mel_bins=64, frames=frames)), {LABEL: 5})
+
+    source, network = sound(264), sound(400)
+    fitted, notes = fit_network(network, source.state_dict())
+    # In a published table 64 patches would be 8 x 8.
+    assert "experts.audio.embedding.positions resized 4 x 16 -> 4 x 25" in notes
+    assert any(note.startswith("exchanges.") for note in notes)
+    assert all(note.endswith("resized 4 x 16 -> 4 x 25") for note in notes)
+    assert {name: x.shape for name, x in fitted.items()} == {n: x.shape for n, x in network.state_dict().items()}

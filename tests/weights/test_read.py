@@ -142,3 +142,34 @@ def test_missing_file_and_file_without_tensors_are_named(tmp_path):
     torch.save({"epoch": 3}, tmp_path / "only_epoch.pth")
     with pytest.raises(UserError, match=r"no dictionary of tensors.*only \['epoch'\]"):
         read_checkpoint(tmp_path / "only_epoch.pth")
+
+
+@pytest.mark.parametrize("name", ["x.pth", "x.bin", "x.safetensors", "x.npz"])
+def test_pointer_of_git_lfs_is_told(tmp_path, name):
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 4\n"
+    (tmp_path / name).write_text(pointer)
+    with pytest.raises(UserError, match=r"not a checkpoint \(git-lfs pointer: run `git lfs pull`"):
+        read_checkpoint(tmp_path / name)
+
+
+@pytest.mark.parametrize("content", [b"<html>404</html>", b"\x80\x02not a pickle", b"version 1", b""])
+def test_what_is_no_checkpoint_is_not_called_a_matter_of_trust(tmp_path, content):
+    (tmp_path / "x.pth").write_bytes(content)
+    with pytest.raises(UserError, match=r"not a checkpoint") as error:
+        read_checkpoint(tmp_path / "x.pth")
+    assert "weights_only" not in str(error.value)
+
+
+def test_advice_of_torch_is_not_repeated_but_what_it_refuses(tmp_path):
+    torch.save({"model": TENSORS, "args": Malicious(tmp_path / "trace")}, tmp_path / "x.pth")
+    with pytest.raises(UserError, match=r"more than tensors and plain data \(posix\.mkdir\)") as error:
+        read_checkpoint(tmp_path / "x.pth")
+    assert "Re-running" not in str(error.value)
+    assert "default value" not in str(error.value)
+
+
+@pytest.mark.parametrize("other", ["module.a", "_orig_mod.a", "module._orig_mod.a"])
+def test_tensors_that_only_a_prefix_tells_apart_are_refused(tmp_path, other):
+    torch.save({"a": torch.ones(1), "module.b": torch.ones(1), other: torch.zeros(1)}, tmp_path / "x.pth")
+    with pytest.raises(UserError, match=r"1 tensors both with and without the prefixes .*\['a'\]"):
+        read_checkpoint(tmp_path / "x.pth")

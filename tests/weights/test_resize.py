@@ -87,4 +87,7 @@ def test_grids_are_told_from_the_number_of_patches():
     assert spectrogram_grid(1212, patch_size=16, stride=10, rows=12) == (12, 101)
     assert spectrogram_grid(512, patch_size=16, stride=16, rows=8) == (8, 64)
     assert spectrogram_grid(35, patch_size=16, stride=10, rows=5) == (5, 7)
+    assert spectrogram_grid(120, patch_size=16, stride=10, rows=5) == (12, 10)
+    assert spectrogram_grid(120, patch_size=16, stride=10, rows=5, published=False) == (5, 24)
+    assert spectrogram_grid(1212, patch_size=16, stride=10, rows=5, published=False) == (12, 101)
     assert spectrogram_grid(35, patch_size=16, stride=10, rows=4) is None

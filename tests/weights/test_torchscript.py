@@ -186,3 +186,27 @@ def test_damaged_bytes_are_noticed(archive):
     archive[0].write_bytes(bytes(content))
     with pytest.raises(UserError, match="cannot be read"):
         read_checkpoint(archive[0])
+
+
+@pytest.mark.parametrize(
+    "put",
+    [b"r" + struct.pack("<I", 2**24), b"q\xff", b"p16777216\n"],
+    ids=["LONG_BINPUT", "BINPUT", "PUT"],
+)
+def test_memo_that_would_take_memory_is_refused(archive, put):
+    path = rewritten(archive[0], {"data.pkl": pickled(b"c__torch__\nX\n)\x81" + put)})
+    with pytest.raises(UserError, match="memo index"):
+        read_checkpoint(path)
+
+
+def test_module_tree_of_impossible_size_is_refused(archive):
+    path = rewritten(archive[0], {"data.pkl": pickled(b"N0" * 3_000_000 + b"c__torch__\nX\n)\x81")})
+    with pytest.raises(UserError, match="larger than it can be"):
+        read_checkpoint(path)
+
+
+def test_tensor_does_not_keep_the_storage_that_it_is_part_of(archive):
+    part = {"data.pkl": tensor_pickle(size=(2,), stride=(1,), offset=1), "data/0": struct.pack("<4f", 1, 2, 3, 4)}
+    tensor = read_checkpoint(rewritten(archive[0], part))["t"]
+    assert tensor.tolist() == [2.0, 3.0]
+    assert tensor.untyped_storage().nbytes() == tensor.nbytes

@@ -191,3 +191,18 @@ def test_files_of_gated_blocks_do_not_fit(network_of, sizes, ours, tmp_path):
     torch.save({**theirs, "blocks.0.gamma_1": torch.ones(32)}, tmp_path / "mae.pth")
     with pytest.raises(UserError, match=r"1 unexpected: blocks\.0\.gamma_1"):
         load_experts(network_of(VideoMAE(**sizes), "temporal"), {"temporal": tmp_path / "mae.pth"})
+
+
+def test_with_two_video_experts_the_classifier_is_that_of_the_temporal_one(sizes, ours, tmp_path):
+    from cast_ray.models.assemble import assemble
+    from cast_ray.models.spec import HeadSpec, NetworkSpec
+
+    heads = {role: {"head.weight": torch.randn(5, 32), "head.bias": torch.randn(5)} for role in ("temporal", "spatial")}
+    for role, head in heads.items():
+        torch.save({"model": {**in_authors_layout(ours, norm="fc_norm"), **head}}, tmp_path / f"{role}.pth")
+    experts = dict.fromkeys(heads, VideoMAE(**sizes))
+    video = VideoInput(image_size=32, num_frames=4)
+    network = assemble(NetworkSpec(experts=experts, head=HeadSpec(adapters="no"), video=video), {"label": 5})
+    notes = load_experts(network, {role: tmp_path / f"{role}.pth" for role in heads}, copy_head=True)
+    assert sum("copied" in note for note in notes) == 1
+    assert torch.equal(network.head.classify.label.weight, heads["temporal"]["head.weight"])

@@ -41,7 +41,7 @@ class ProjectionShift(nn.Module):
         patches: N without the class token.
 
     Raises:
-        UserError: the usual share is less than one head or patch.
+        UserError: a share above 0 is less than one head or patch.
     """
 
     def __init__(self, shift: Shift, *, num_heads: int, patches: int) -> None:
@@ -50,12 +50,7 @@ class ProjectionShift(nn.Module):
         self.num_heads = num_heads
         self.keep = shift.boundary == "keep"
         units = num_heads if shift.axis == "head" else patches
-        self.count = units // DEFAULT_SHARE if shift.ratio is None else int(units * shift.ratio + 1e-9)
-        if shift.ratio is None and not self.count:
-            raise UserError(
-                f"a twelfth of {units} {shift.axis}s is none, so nothing would be shifted; give shift_ratio, or 0 for "
-                "a plain ViT"
-            )
+        self.count = _count(shift.ratio, units, f"{shift.axis}s", usual=DEFAULT_SHARE)
         if shift.axis == "patch":
             ahead, back = _patch_masks(shift, patches, self.count)
             self.register_buffer("ahead", ahead, persistent=False)
@@ -98,12 +93,15 @@ class TokenShift(nn.Module):
     Args:
         shift: the amount and the boundary.
         width: D.
+
+    Raises:
+        UserError: a share above 0 is less than one channel.
     """
 
     def __init__(self, shift: Shift, *, width: int) -> None:
         super().__init__()
         self.keep = shift.boundary == "keep"
-        self.channels = width // DEFAULT_TOKEN_SHARE if shift.ratio is None else int(width * shift.ratio + 1e-9)
+        self.channels = _count(shift.ratio, width, "channels", usual=DEFAULT_TOKEN_SHARE)
 
     def forward(self, x: Tensor) -> Tensor:
         token, rest, count = x[:, :, :1], x[:, :, 1:], self.channels
@@ -116,6 +114,18 @@ class TokenShift(nn.Module):
 
     def extra_repr(self) -> str:
         return f"channels={self.channels}"
+
+
+def _count(ratio: float | None, units: int, what: str, *, usual: int) -> int:
+    """How many of the units a share is, rounded down; without a ratio, one in `usual`."""
+    share = 1 / usual if ratio is None else ratio
+    count = int(units * share + 1e-9)
+    if share and not count:
+        raise UserError(
+            f"a share of {share:.3g} of {units} {what} is less than one, so nothing would be shifted; give a larger "
+            "shift_ratio, or 0 for a plain ViT"
+        )
+    return count
 
 
 def _patch_masks(shift: Shift, patches: int, count: int) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,8 @@
 """How any plain ViT of timm becomes a frame-wise expert: EVA-02 and EVA-CLIP, DINOv2, DeiT, SigLIP and others.
 
 timm's own modules do the work; they are only taken apart, so that an exchange fits between attention and feed-forward.
+An expert reads out what the model does: class token, class and distillation token, or the mean over patches. Models
+that pool by attention (SigLIP, Perception Encoder) are the exception: here the mean over their normed patches is read.
 Legend: B batch, T frames, U frames that are looked at (one per time step), S special tokens, N patches, D width.
 """
 
@@ -12,7 +14,8 @@ from typing import Any
 import timm
 import torch
 from einops import rearrange
-from timm.models.eva import Eva, EvaBlock
+from timm.models.deit import VisionTransformerDistilled
+from timm.models.eva import Eva, EvaAttention, EvaBlock
 from timm.models.vision_transformer import Block as VitBlock
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -69,8 +72,18 @@ class TimmBranch(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         (rope,) = self._rope
         given: dict[str, Tensor] = {} if rope is None else {"rope": rope.get_embed()}
+        _match_key_bias(self.inner)
         y = self.inner(x.flatten(0, 1), **given).unflatten(0, x.shape[:2])
         return y if self.scale is None else y * self.scale
+
+
+def _match_key_bias(module: nn.Module) -> None:
+    """Give the zeros that EvaAttention joins with its biases the dtype of these.
+
+    They are a buffer: DeepSpeed in bf16 casts parameters only, and the joined bias would stay float32.
+    """
+    if isinstance(module, EvaAttention) and module.k_bias is not None and module.k_bias.dtype != module.q_bias.dtype:
+        module.k_bias = module.k_bias.to(module.q_bias.dtype)
 
 
 def timm_sizes(model: str) -> dict[str, int]:
@@ -104,14 +117,17 @@ def timm_expert(spec: TimmViT, video: VideoInput, *, side: int, drop_path_rates:
         depth=spec.depth,
         num_heads=spec.num_heads,
         num_classes=0,
+        dynamic_img_size=False,  # else DINOv3 would need the grid, and compute its rotary embedding, in every block
     )
     special = vit.num_prefix_tokens
     norm_first = not isinstance(vit.norm, nn.Identity)
     norm = vit.norm if norm_first else vit.fc_norm
     rope = getattr(vit, "rope", None)
+    if rope is not None:
+        rope.aug_active = False  # every block would draw its own positions
     blocks = [_block(block, spec, rope, rate) for block, rate in zip(vit.blocks, drop_path_rates, strict=True)]
     # As the model itself: some average their patches although they have a class token.
-    pooled = 1 if vit.global_pool == "token" else 0
+    pooled = 0 if vit.global_pool != "token" else 2 if isinstance(vit, VisionTransformerDistilled) else 1
     return Expert(
         spec=spec,
         modality=VIDEO,
