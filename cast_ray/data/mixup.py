@@ -37,11 +37,7 @@ def mix(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Mix the clips of a micro batch in pairs (first with last, and so on inwards).
 
-    An odd batch is allowed: the middle clip stays as it is. So does a pair with a clip that is not valid.
-
-    Video is blended with weight lambda. Sound is blended likewise, or a box of the partner's spectrogram with the area
-    1 - lambda replaces the clip's own; then the box's true area sets the weight of the labels. A clip keeps its sound,
-    and its labels follow the video alone, if it or its partner has none: silence is no sound to blend with. Whether a
+    An odd batch is allowed: the middle clip stays as it is. So does a pair with a clip that is not valid. Whether a
     clip has sound and when its frames and sounds are stay its own.
 
     Args:
@@ -65,19 +61,11 @@ def mix(
     soft = {name: smooth_targets(target, valid, num_classes[name], smoothing) for name, target in targets.items()}
     if weight == 1.0:
         return dict(inputs), soft
-    mixed, pairs = dict(inputs), valid & valid.flip(0)
-    own = torch.where(pairs, weight, 1.0).to(torch.float32)
-    if VIDEO in inputs:
-        mixed[VIDEO] = _blend(inputs[VIDEO], own)
-    of_labels = own if VIDEO in inputs else torch.ones_like(own)
-    if AUDIO in inputs and sound != "none":
-        pairs = pairs & inputs[HAS_AUDIO] & inputs[HAS_AUDIO].flip(0)
-        if sound == "linear":
-            mixed[AUDIO], heard = _blend(inputs[AUDIO], torch.where(pairs, weight, 1.0)), weight
-        else:
-            mixed[AUDIO], heard = _paste(inputs[AUDIO], pairs, weight, rng)
-        of_labels = torch.where(pairs, heard, of_labels)
-    return mixed, {name: _blend(target, of_labels) for name, target in soft.items()}
+    # The clip in the middle is its own partner: blended with itself it would be rounded.
+    places = torch.arange(len(valid), device=valid.device)
+    pairs = valid & valid.flip(0) & (places != places.flip(0))
+    mixed, own = _mix_inputs(inputs, pairs, weight, sound, rng)
+    return mixed, {name: _blend(target, own) for name, target in soft.items()}
 
 
 def smooth_targets(target: Tensor, valid: Tensor, num_classes: int, smoothing: float) -> Tensor:
@@ -90,6 +78,30 @@ def smooth_targets(target: Tensor, valid: Tensor, num_classes: int, smoothing: f
     soft = torch.full((len(target), num_classes), smoothing / num_classes, device=target.device)
     soft.scatter_(1, safe[:, None], 1.0 - smoothing + smoothing / num_classes)
     return soft * valid[:, None]
+
+
+def _mix_inputs(
+    inputs: Mapping[str, Tensor], pairs: Tensor, weight: float, sound: SoundMixing, rng: np.random.Generator
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Mix the clips in `pairs` [B]; and the share [B] that each clip keeps of its own labels.
+
+    Video is blended with `weight`, lambda. Sound is blended likewise, or a box of the partner's spectrogram with the
+    area 1 - lambda replaces the clip's own; then the box's true area sets the weight of the labels. A clip keeps its
+    sound, and its labels follow the video alone, if it or its partner has none: silence is no sound to blend with.
+    """
+    mixed = dict(inputs)
+    own = torch.where(pairs, weight, 1.0).to(torch.float32)
+    if VIDEO in inputs:
+        mixed[VIDEO] = _blend(inputs[VIDEO], own)
+    of_labels = own if VIDEO in inputs else torch.ones_like(own)
+    if AUDIO in inputs and sound != "none":
+        pairs = pairs & inputs[HAS_AUDIO] & inputs[HAS_AUDIO].flip(0)
+        if sound == "linear":
+            mixed[AUDIO], heard = _blend(inputs[AUDIO], torch.where(pairs, weight, 1.0)), weight
+        else:
+            mixed[AUDIO], heard = _paste(inputs[AUDIO], pairs, weight, rng)
+        of_labels = torch.where(pairs, heard, of_labels)
+    return mixed, of_labels
 
 
 def _paste(spectrograms: Tensor, pairs: Tensor, weight: float, rng: np.random.Generator) -> tuple[Tensor, float]:

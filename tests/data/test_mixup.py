@@ -51,12 +51,16 @@ def test_equals_timm_for_the_same_lambda(seed):
         torch.testing.assert_close(soft[name], mixup_target(targets[name], count, lam, 0.1))
 
 
-def test_middle_clip_of_an_odd_batch_keeps_itself():
-    clips, targets, valid = batch(5)
-    mixed, soft = run(clips, targets, valid)
-    torch.testing.assert_close(mixed[2], clips[2])
-    assert soft["verb"][2].argmax() == targets["verb"][2]
-    assert not torch.allclose(mixed[0], clips[0])
+@pytest.mark.parametrize("sound", ["linear", "cutmix"])
+@pytest.mark.parametrize("seed", range(4))
+def test_middle_clip_of_an_odd_batch_keeps_itself_exactly(sound, seed):
+    inputs, targets, valid = sound_batch([True] * 5)
+    mixed, soft = run_all(inputs, targets, valid, seed=seed, sound=sound)
+    for name in (VIDEO, AUDIO):
+        assert torch.equal(mixed[name][2], inputs[name][2])
+        assert not torch.allclose(mixed[name][0], inputs[name][0])
+    for name, count in NUM_CLASSES.items():
+        assert torch.equal(soft[name][2], smooth_targets(targets[name], valid, count, 0.1)[2])
 
 
 def test_a_pair_with_an_invalid_clip_is_not_mixed():
