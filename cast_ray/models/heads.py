@@ -47,8 +47,10 @@ class Head(nn.Module):
             for name in self.experts:
                 self.adapters[name] = self._adapter(spec, name, widths[name], skip=spec.adapters == "skip")
         for field, names in self.read_from.items():
-            for name in names if spec.field_adapters else ():
-                self.adapters[f"{field}_{name}"] = self._adapter(spec, name, widths[name], skip=False)
+            for name in names if spec.field_adapters != "no" else ():
+                self.adapters[f"{field}_{name}"] = self._adapter(
+                    spec, name, widths[name], skip=spec.field_adapters == "skip"
+                )
         self.project = new_linear(sum(widths.values()), self.width) if self.concat and shared else None
         self._check_widths(widths, shared)
         read_widths = {field: self._width_of(names, field, widths) for field, names in self.read_from.items()}

@@ -317,8 +317,8 @@ class HeadSpec:
     """Experts that a label field of a compositional task is read from; every other field is read from all experts."""
     adapters: Literal["no", "plain", "skip"] = "plain"
     """Last adapter of every expert that fields share: none, one that starts as nothing, one that starts as identity."""
-    field_adapters: bool = False
-    """Whether fields with experts of their own have last adapters too (without skip)."""
+    field_adapters: Literal["no", "plain", "skip"] = "no"
+    """Last adapters of fields with experts of their own, in the same words."""
     mlp_experts: tuple[str, ...] = ()
     """Experts whose last adapter is an ordinary two-layer network with QuickGELU instead."""
     fusion: Literal["sum", "concat"] = "sum"

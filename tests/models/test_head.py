@@ -15,9 +15,9 @@ from cast_ray.models.spec import HeadSpec
 WIDTH = 16
 LABEL, VERB_NOUN = {"label": 5}, {"verb": 3, "noun": 4}
 EXPERTS = {
-    "cast_tiny": ("spatial", "temporal"),
-    "cava_tiny": ("audio", "spatial"),
-    "ca2st_tiny": ("audio", "spatial", "temporal"),
+    "cast_base_patch16_224": ("spatial", "temporal"),
+    "cava_base_patch16_224": ("audio", "spatial"),
+    "ca2st_base_patch16_224": ("audio", "spatial", "temporal"),
 }
 
 
@@ -73,12 +73,12 @@ def random_features(experts, batch=2, width=WIDTH):
 @pytest.mark.parametrize(
     ("name", "counts", "formula"),
     [
-        ("cast_tiny", LABEL, cast),
-        ("cast_tiny", VERB_NOUN, cast_actions),
-        ("cava_tiny", LABEL, cava),
-        ("cava_tiny", VERB_NOUN, cava),
-        ("ca2st_tiny", LABEL, ca2st),
-        ("ca2st_tiny", VERB_NOUN, ca2st_actions),
+        ("cast_base_patch16_224", LABEL, cast),
+        ("cast_base_patch16_224", VERB_NOUN, cast_actions),
+        ("cava_base_patch16_224", LABEL, cava),
+        ("cava_base_patch16_224", VERB_NOUN, cava),
+        ("ca2st_base_patch16_224", LABEL, ca2st),
+        ("ca2st_base_patch16_224", VERB_NOUN, ca2st_actions),
     ],
 )
 def test_logits_follow_the_formula_of_the_model(name, counts, formula, randomise):
@@ -90,9 +90,20 @@ def test_logits_follow_the_formula_of_the_model(name, counts, formula, randomise
         torch.testing.assert_close(actual[field], expected[field])
 
 
+@pytest.mark.parametrize("name", ["cast_tiny", "ca2st_tiny"])
+@pytest.mark.parametrize("counts", [LABEL, VERB_NOUN])
+def test_the_gradient_reaches_untrained_experts_of_a_small_model_from_the_start(name, counts):
+    experts = tuple(NAMED[name].experts)
+    features = {key: x.requires_grad_() for key, x in random_features(experts).items()}
+    head = Head(NAMED[name].head, dict.fromkeys(experts, WIDTH), counts)
+    sum(logits.square().sum() for logits in head(features, {}).values()).backward()
+    for expert in {"spatial", "temporal"}:
+        assert features[expert].grad.abs().max() > 1e-4
+
+
 @pytest.mark.parametrize("fusion", ["sum", "concat"])
 def test_late_fusion_adds_features_or_projects_them_together(fusion, randomise):
-    names = EXPERTS["ca2st_tiny"]
+    names = EXPERTS["ca2st_base_patch16_224"]
     head = randomise(Head(HeadSpec(adapters="no", fusion=fusion), dict.fromkeys(names, WIDTH), VERB_NOUN))
     features = random_features(names)
     m = Formulas(head, features)
@@ -121,7 +132,7 @@ def test_adapters_bring_experts_of_different_width_together():
 
 
 def test_every_field_reads_an_expert_at_its_own_width():
-    head = Head(NAMED["cast_tiny"].head, {"spatial": 8, "temporal": 16}, VERB_NOUN)
+    head = Head(NAMED["cast_base_patch16_224"].head, {"spatial": 8, "temporal": 16}, VERB_NOUN)
     assert (head.classify["verb"].in_features, head.classify["noun"].in_features) == (16, 8)
 
 
@@ -138,7 +149,7 @@ def test_a_field_that_torch_has_no_name_left_for_is_refused(field):
 
 
 def test_last_adapters_start_at_zero_and_the_audio_network_of_ca2st_does_not():
-    head = Head(NAMED["ca2st_tiny"].head, dict.fromkeys(EXPERTS["ca2st_tiny"], WIDTH), LABEL)
+    head = Head(NAMED["ca2st_base_patch16_224"].head, dict.fromkeys(EXPERTS["ca2st_base_patch16_224"], WIDTH), LABEL)
     assert not head.adapters["spatial"].expand.weight.any()
     assert head.adapters["audio"].expand.weight.any()
     assert not any(linear.bias.any() for linear in head.classify.values())
