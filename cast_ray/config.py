@@ -92,7 +92,7 @@ class WeightsConfig:
     temporal_norm: Literal["load", "identity"] = "load"
     """Final norm of a VideoMAE expert: the file's, or an identity as in the CAST authors' code."""
     copy_head: bool = False
-    """Copy the classifier of a fine-tuned VideoMAE where the shapes agree, as in the CAST authors' code."""
+    """Copy the classifier of a fine-tuned VideoMAE in the temporal role where it fits, as CAST's authors do."""
 
     def __post_init__(self) -> None:
         if self.network is not None:
