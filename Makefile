@@ -37,7 +37,7 @@ install: $(INSTALLED) ## make the environment .venv from the lock file (the othe
 demo: $(INSTALLED) ## train CAST on rendered videos on two CPU cores, evaluate it, write a report
 	@$(RUN) jobs/demo.py $(DEMO_FLAGS)
 
-demo-all: $(INSTALLED) ## compare single experts, CAST, CAVA and CA2ST on rendered videos with sound: 40 minutes
+demo-all: $(INSTALLED) ## compare single experts, CAST, CAVA and CA2ST on rendered videos with sound: 45 minutes
 	@$(RUN) jobs/demo_all.py $(DEMO_FLAGS)
 
 test: $(INSTALLED) ## run all tests, as CI does

@@ -1,4 +1,4 @@
-"""Train five models on the embedded dataset and show what each of them can know: two CPU cores, about 40 minutes.
+"""Train five models on the embedded dataset and show what each of them can know: two CPU cores, about 45 minutes.
 
     make demo-all
     python jobs/demo_all.py --models spatial_tiny cast_tiny --train-clips 512 --optim.epochs 4
