@@ -39,7 +39,7 @@ def assemble(spec: NetworkSpec, num_classes: Mapping[str, int]) -> Network:
     sides = {name: Side(layout=x.layout, num_heads=x.spec.num_heads) for name, x in experts.items()}
     stages = [
         ExchangeStage(
-            [exchange for exchange in spec.exchanges if exchange.blocks is None or block in exchange.blocks],
+            [exchange for exchange in spec.exchanges if exchange.acts_in(block)],
             sides=sides,
             shared=spec.shared_projections,
             long_names=len(spec.exchanges) > 1,

@@ -111,7 +111,7 @@ def _forward_multiply_adds(spec: NetworkSpec, num_classes: Mapping[str, int]) ->
     """
     kinds: dict[tuple[ExchangeSpec, ...], list[int]] = {}
     for block in range(1, spec.depth + 1):
-        exchanges = tuple(x for x in spec.exchanges if x.blocks is None or block in x.blocks)
+        exchanges = tuple(x for x in spec.exchanges if x.acts_in(block))
         kinds.setdefault(exchanges, []).append(block)
     network = _assemble_on_meta(_with_blocks(spec, [blocks[0] for blocks in kinds.values()]), num_classes).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -128,9 +128,7 @@ def _forward_multiply_adds(spec: NetworkSpec, num_classes: Mapping[str, int]) ->
 def _with_blocks(spec: NetworkSpec, blocks: list[int]) -> NetworkSpec:
     """The network with only these of its blocks, numbered from 1."""
     kept = {
-        exchange: tuple(
-            new for new, old in enumerate(blocks, start=1) if exchange.blocks is None or old in exchange.blocks
-        )
+        exchange: tuple(new for new, old in enumerate(blocks, start=1) if exchange.acts_in(old))
         for exchange in spec.exchanges
     }
     return replace(

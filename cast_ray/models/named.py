@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from cast_ray.errors import UserError
 from cast_ray.labels import NOUN, VERB
@@ -92,16 +92,9 @@ def _ca2st(audio: ExpertSpec, spatial: ExpertSpec, temporal: ExpertSpec) -> Netw
 
 def _frames(expert: ExpertSpec, shift: Shift | None) -> NetworkSpec:
     """A frame-wise ViT that is trained as a whole, with logits averaged over frames."""
-    vit = ViT(
-        patch_size=expert.patch_size,
-        width=expert.width,
-        depth=expert.depth,
-        num_heads=expert.num_heads,
-        adapters=False,
-        shift=shift,
-    )
+    sizes: dict[str, Any] = expert.sizes
     return NetworkSpec(
-        experts={SPATIAL: vit},
+        experts={SPATIAL: ViT(**sizes, adapters=False, shift=shift)},
         head=HeadSpec(adapters="no", zero_classifier=True),
         # These ImageNet-21k weights saw pixels from -1 to 1.
         video=VideoInput(num_frames=8, frames_per_step=1, mean=HALF, std=HALF),
@@ -213,8 +206,7 @@ def _variants(models: Mapping[str, NetworkSpec]) -> Iterator[tuple[str, NetworkS
 
 
 def _with_eva(cast: NetworkSpec) -> NetworkSpec:
-    clip = cast.experts[SPATIAL]
-    sizes = {name: getattr(clip, name) for name in ("patch_size", "width", "depth", "num_heads")}
+    sizes: dict[str, Any] = cast.experts[SPATIAL].sizes
     return replace(cast, experts={**cast.experts, SPATIAL: TimmViT(model=EVA, **sizes)})
 
 

@@ -13,6 +13,7 @@ from cast_ray.errors import UserError
 from cast_ray.models.spec import (
     AUDIO,
     CLIP,
+    SIZES,
     SPATIAL,
     TEMPORAL,
     ExchangeKind,
@@ -107,7 +108,6 @@ class ModelOptions:
         return {name: value for name, value in values.items() if value is not None}
 
 
-SIZES = ("patch_size", "width", "depth", "num_heads", "mlp_ratio")
 DIRECTIONS = {SPATIAL: "to_spatial", TEMPORAL: "to_temporal"}
 """The option for the direction to each role."""
 SHIFT = tuple(field.name for field in fields(ModelOptions) if field.name.startswith("shift_"))
@@ -148,7 +148,7 @@ def _expert(role: str, expert: ExpertSpec, options: ModelOptions) -> ExpertSpec:
     shift = expert.shift if isinstance(expert, ViT) else None
     if shift is not None and name != "vit":
         raise UserError(f"the {role} expert shifts in time, which '{name}' cannot; use vit, or a model without a shift")
-    sizes: dict[str, Any] = {size: getattr(expert, size) for size in SIZES} | {"adapters": expert.adapters}
+    sizes: dict[str, Any] = {**expert.sizes, "adapters": expert.adapters}
     if name.startswith(TIMM):
         from cast_ray.models.experts.timm_vit import timm_sizes  # late: it imports torch and timm
 
@@ -169,19 +169,20 @@ def _expert(role: str, expert: ExpertSpec, options: ModelOptions) -> ExpertSpec:
 
 def _shifted(experts: dict[str, ExpertSpec], options: ModelOptions) -> dict[str, ExpertSpec]:
     given = options.given(*SHIFT, prefix="shift_")
-    able = {name: expert for name, expert in experts.items() if isinstance(expert, ViT) and expert.shift is not None}
-    _require_role(options, bool(able), *(f"shift_{name}" for name in given), what="a shift (use an msca_ model)")
-    for name, expert in able.items():
-        if expert.shift is not None:
-            experts[name] = replace(expert, shift=replace(expert.shift, **given))
-    return experts
+    shifted = {
+        name: replace(expert, shift=replace(expert.shift, **given))
+        for name, expert in experts.items()
+        if isinstance(expert, ViT) and expert.shift is not None
+    }
+    _require_role(options, bool(shifted), *(f"shift_{name}" for name in given), what="a shift (use an msca_ model)")
+    return {**experts, **shifted}
 
 
 def _exchanges(spec: NetworkSpec, options: ModelOptions) -> tuple[ExchangeSpec, ...]:
     talk = ("to_spatial", "to_temporal", "blocks", "positions")
     sound = ("audio_blocks", "audio_positions", "split_clock")
     several = ("merge", "shared_projections")
-    involved = [{name for d in exchange.directions for name in (d.source, d.target)} for exchange in spec.exchanges]
+    involved = [set(exchange.experts) for exchange in spec.exchanges]
     _require_role(options, {SPATIAL, TEMPORAL} in involved, *talk, what="an exchange of spatial and temporal expert")
     _require_role(
         options,

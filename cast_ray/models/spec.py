@@ -19,6 +19,7 @@ __all__ = [
     "AUDIO_TIMES",
     "CLIP",
     "HAS_AUDIO",
+    "SIZES",
     "SPATIAL",
     "TEMPORAL",
     "VIDEO",
@@ -143,6 +144,10 @@ class AudioInput:
         return self.mel_bins, self.frames
 
 
+SIZES = ("patch_size", "width", "depth", "num_heads", "mlp_ratio")
+"""Names of the sizes that experts of every family have."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ExpertSpec:
     """What the families of experts have in common; the defaults are those of ViT-B/16.
@@ -170,6 +175,11 @@ class ExpertSpec:
         _require_whole(self, "patch_size", "width", "depth", "num_heads", "mlp_ratio")
         _require_multiple("width", self.width, "num_heads", self.num_heads)
         require_choices(self)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """What an expert of another family needs to have the same size."""
+        return {name: getattr(self, name) for name in SIZES}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -297,6 +307,10 @@ class ExchangeSpec:
     def __post_init__(self) -> None:
         _require_whole(self, "down_ratio")
         require_choices(self)
+
+    def acts_in(self, block: int) -> bool:
+        """Whether the block of this number, from 1, has it."""
+        return self.blocks is None or block in self.blocks
 
     @property
     def experts(self) -> tuple[str, ...]:

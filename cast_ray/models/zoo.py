@@ -37,11 +37,7 @@ def _create(name: str, pretrained: bool, num_classes: int | Mapping[str, int], o
         raise UserError(f"{name} has no options {unknown}; valid are num_classes, {', '.join([*SIZES, *valid])}")
     sizes = {key: given.pop(key) for key in SIZES if key in given}
     spec = vary(NAMED[name], ModelOptions(**given))
-    video = replace(
-        spec.video,
-        image_size=sizes.get("img_size", spec.video.image_size),
-        num_frames=sizes.get("num_frames", spec.video.num_frames),
-    )
+    video = spec.video.resized(image_size=sizes.get("img_size"), num_frames=sizes.get("num_frames"))
     spec = replace(spec, video=video, drop_path_rate=sizes.get("drop_path_rate", spec.drop_path_rate))
     return assemble(spec, {LABEL: num_classes} if isinstance(num_classes, int) else num_classes)
 
