@@ -7,12 +7,14 @@ contradiction that can be seen without data or a cluster is a `UserError` here, 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import dacite
 
+from cast_ray.data.decode import Decoder
 from cast_ray.errors import UserError
 from cast_ray.models.named import spec_of, trains_experts
 from cast_ray.models.options import ModelOptions
@@ -126,12 +128,21 @@ class DataConfig:
     """Clips that one decode task handles, at least one micro batch."""
     cpus_per_decode: float = 1.0
     """CPU cores that Ray sets aside for one decode task."""
+    decoder: Decoder | None = None
+    """What decodes encoded video; torchcodec needs FFmpeg's libraries on every node. None: PyAV for short-GOP shards,
+    which it reads in half of the time, else decord."""
+    decode_time_limit_s: float = 60.0
+    """Seconds after which a clip that is still being decoded is given up as unreadable."""
+    tasks_per_decoder: int = 1000
+    """Decode tasks after which a worker process is replaced by a new one: decoders lose memory."""
 
     def __post_init__(self) -> None:
         _require_share("data.max-unreadable", self.max_unreadable)
         _require_positive("data.stride", self.stride)
         _require_positive("data.clips-per-task", self.clips_per_task)
         _require_positive("data.cpus-per-decode", self.cpus_per_decode)
+        _require_positive("data.decode-time-limit-s", self.decode_time_limit_s)
+        _require_positive("data.tasks-per-decoder", self.tasks_per_decoder)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,10 +157,22 @@ class AugmentConfig:
     """Probability of a horizontal flip. Keep 0 where left and right are part of the label."""
     rand_augment: str | None = "rand-m7-n4-mstd0.5-inc1"
     """RandAugment in timm's notation, one draw per clip; None switches it off."""
+    repeats: int = 1
+    """Times that each clip comes per epoch, one after the other, each time with other random frames and changes."""
+    erase: float = 0.0
+    """Probability that a box is erased from a clip, the same one from all its frames."""
+    erase_mode: Literal["pixel", "const"] = "pixel"
+    """What fills an erased box: noise, or the mean colour."""
+    erase_area: tuple[float, float] = (0.02, 1 / 3)
+    """Smallest and largest share of the frame's area that is erased."""
     mixup_alpha: float = 0.8
     """Both parameters of the Beta distribution that mixup draws from; 0 switches it off."""
+    cutmix_alpha: float = 0.0
+    """Likewise for CutMix, which pastes a box of another clip instead of blending the two; 0 switches it off."""
+    cutmix_switch: float = 0.5
+    """Probability of CutMix instead of mixup where both are on."""
     mixup_probability: float = 0.9
-    """Probability that a micro batch is mixed."""
+    """Probability that a micro batch is mixed, by mixup or CutMix."""
 
     def __post_init__(self) -> None:
         low, high = self.crop_area
@@ -158,7 +181,13 @@ class AugmentConfig:
         _require(0 < low <= high, f"augment.crop-ratio is {low} {high}; give 0 < smallest <= largest")
         _require_share("augment.flip", self.flip)
         _require_share("augment.mixup-probability", self.mixup_probability)
-        _require(self.mixup_alpha >= 0, f"augment.mixup-alpha is {self.mixup_alpha}; give 0 or more")
+        _require_positive("augment.repeats", self.repeats)
+        _require_share("augment.erase", self.erase)
+        low, high = self.erase_area
+        _require(0 < low <= high <= 1, f"augment.erase-area is {low} {high}; give 0 < smallest <= largest <= 1")
+        _require_share("augment.cutmix-switch", self.cutmix_switch)
+        for name, alpha in (("mixup-alpha", self.mixup_alpha), ("cutmix-alpha", self.cutmix_alpha)):
+            _require(alpha >= 0, f"augment.{name} is {alpha}; give 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,7 +205,7 @@ class AudioConfig:
     mask_share: float = 0.2
     """Largest share of a clip's columns, or of the bins, that one stripe may cover; matters to short clips."""
     mixing: Literal["linear", "cutmix", "none"] = "linear"
-    """What mixup does with sound: blend it as it blends frames, paste a box of the other spectrogram, or nothing."""
+    """How sound is mixed where clips are: blended, a box of the other spectrogram pasted, or not at all."""
 
     def __post_init__(self) -> None:
         for name in ("time_masks", "time_mask_columns", "frequency_masks", "frequency_mask_bins"):
@@ -213,26 +242,38 @@ class BatchConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """AdamW, its schedule and its regularisation."""
+    """The optimiser, its schedule and its regularisation."""
 
     epochs: int = 50
     """Passes over the training split."""
     base_lr: float = 1e-3
     """Learning rate for 256 clips per update; the peak is base_lr x global batch / 256."""
     min_lr: float = 1e-6
-    """Last learning rate for 256 clips per update, scaled in the same way."""
+    """Last learning rate of the cosine for 256 clips per update, scaled in the same way."""
     warmup_epochs: float = 5.0
     """Epochs of linear warm-up from 0."""
+    schedule: Literal["cosine", "steps"] = "cosine"
+    """After the warm-up: fall along a cosine, or stay and drop at `drop_epochs`."""
+    drop_epochs: tuple[int, ...] = ()
+    """With schedule steps: epochs that must be over for the next drop."""
+    drop_factor: float = 0.1
+    """With schedule steps: factor on the learning rate at every drop."""
+    kind: Literal["adamw", "sgd"] = "adamw"
+    """AdamW, or stochastic gradient descent with momentum."""
     layer_decay: float = 0.75
     """Factor on the learning rate per block, counted from the last block down; 1 switches it off."""
     weight_decay: float = 0.05
     """Decoupled weight decay of matrices; biases, norms and positions have none."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Decay rates of AdamW's two moments."""
+    momentum: float = 0.9
+    """Decay rate of the momentum of sgd."""
     label_smoothing: float = 0.1
     """Share of the target spread evenly over all classes."""
     clip_grad: float = 0.0
     """Largest L2 norm of the gradient; 0 switches clipping off."""
+    on_bad_loss: Literal["stop", "skip"] = "stop"
+    """What to do when a loss is not finite: stop the run, or leave the micro batch out and go on."""
 
     def __post_init__(self) -> None:
         _require_positive("optim.epochs", self.epochs)
@@ -246,6 +287,17 @@ class OptimConfig:
         )
         _require(0 < self.layer_decay <= 1, f"optim.layer-decay is {self.layer_decay}; give 0 < decay <= 1")
         _require(all(0 <= beta < 1 for beta in self.betas), f"optim.betas are {self.betas}; give two numbers in [0, 1)")
+        _require(0 <= self.momentum < 1, f"optim.momentum is {self.momentum}; give 0 <= momentum < 1")
+        _require(0 < self.drop_factor < 1, f"optim.drop-factor is {self.drop_factor}; give 0 < factor < 1")
+        drops = self.drop_epochs
+        _require(
+            all(before < after for before, after in itertools.pairwise((0, *drops))),
+            f"optim.drop-epochs are {drops}; give growing numbers from 1",
+        )
+        _require(
+            self.schedule != "steps" or bool(drops),
+            "optim.schedule is steps, but there are no steps; give --optim.drop-epochs, or --optim.schedule cosine",
+        )
         _require_share("optim.label-smoothing", self.label_smoothing)
         _require(self.weight_decay >= 0, f"optim.weight-decay is {self.weight_decay}; give 0 or more")
         _require(self.clip_grad >= 0, f"optim.clip-grad is {self.clip_grad}; give 0 or more")
@@ -275,11 +327,15 @@ class ScaleConfig:
     """Times that lost workers are replaced and the run goes on from its latest checkpoint."""
     start_timeout_s: int = 900
     """Seconds to wait for the cluster to provide the workers."""
+    hang_timeout_s: float = 600.0
+    """Seconds without a sign of life after which a worker counts as hanging, and all workers start anew from the latest
+    checkpoint. Until the first update is done, three times as long."""
 
     def __post_init__(self) -> None:
         _require_positive("scale.num-workers", self.num_workers)
         _require_positive("scale.cpus-per-worker", self.cpus_per_worker)
         _require_positive("scale.start-timeout-s", self.start_timeout_s)
+        _require_positive("scale.hang-timeout-s", self.hang_timeout_s)
         _require(
             self.precision != "bf16" or self.zero_stage > 0,
             "scale.zero-stage 0 does not go with scale.precision bf16; use --scale.zero-stage 1 or 2, or float32",
@@ -323,8 +379,12 @@ class RunConfig:
     """Optimiser updates between two progress lines."""
     validate_every: int = 1
     """Epochs between two validations; a checkpoint is written after each."""
+    checkpoint_every: int | None = 200
+    """Optimiser updates between two checkpoints; None: only after validation."""
     keep_checkpoints: int = 3
     """Checkpoints to keep: the best ones by validation, and the last."""
+    checkpoint_retry_s: float = 600.0
+    """Seconds in which a checkpoint that the storage does not take is tried again; training goes on meanwhile."""
     model: ModelConfig = field(default_factory=ModelConfig)
     weights: WeightsConfig = field(default_factory=WeightsConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -340,6 +400,9 @@ class RunConfig:
         _require_positive("log-every", self.log_every)
         _require_positive("validate-every", self.validate_every)
         _require_positive("keep-checkpoints", self.keep_checkpoints)
+        _require_positive("checkpoint-retry-s", self.checkpoint_retry_s)
+        if self.checkpoint_every is not None:
+            _require_positive("checkpoint-every", self.checkpoint_every)
         if self.name is not None:
             _require(
                 bool(self.name) and "/" not in self.name and not self.name.startswith("."),

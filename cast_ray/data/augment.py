@@ -3,47 +3,26 @@
 Shapes: B clips, T frames, H rows, W columns. Frames are uint8 RGB [B, T, H, W, 3] until they are normalised to
 floating point [B, 3, T, H, W].
 
-Sources: RandAugment (arXiv 1909.13719) with the operations, magnitude laws and configuration strings of timm's
-"increasing" set, which CAST was trained with; compared with timm operation by operation in the tests.
+Sources: RandAugment (arXiv 1909.13719) with timm's configuration strings and its "increasing" set, which CAST was
+trained with; the draws are compared with timm's in the tests.
 """
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as V
 
+from cast_ray.data.operations import MAGNITUDE_SCALE, OPERATIONS, Operation, apply_operations
 from cast_ray.data.randomness import rng_for
 from cast_ray.errors import UserError
 from cast_ray.models.spec import VideoInput
 
-__all__ = [
-    "OPERATIONS",
-    "Operation",
-    "RandAugmentSpec",
-    "TrainAugment",
-    "apply_operations",
-    "draw_operations",
-    "flip_clips",
-    "normalise",
-]
-
-FILL = 128
-"""Grey that fills what moves in from outside the frame."""
-MAGNITUDE_SCALE = 10.0
-"""Magnitudes run from 0 to this."""
-TRANSLATE_FRACTION = 0.45
-ROTATE_DEGREES = 30.0
-SHEAR_FACTOR = 0.3
+__all__ = ["RandAugmentSpec", "TrainAugment", "draw_operations", "normalise"]
 
 
 def normalise(frames: Tensor, video: VideoInput) -> Tensor:
@@ -51,12 +30,7 @@ def normalise(frames: Tensor, video: VideoInput) -> Tensor:
     mean = torch.tensor(video.mean, device=frames.device).view(3, 1, 1, 1)
     std = torch.tensor(video.std, device=frames.device).view(3, 1, 1, 1)
     pixels = frames.permute(0, 4, 1, 2, 3).to(torch.float32, memory_format=torch.contiguous_format)
-    return pixels.div_(255).sub_(mean).div_(std)
-
-
-def flip_clips(frames: Tensor, mask: Tensor) -> Tensor:
-    """Mirror the clips [B, T, H, W, 3] where the boolean `mask` [B] is set: left becomes right, in all frames."""
-    return torch.where(mask.view(-1, 1, 1, 1, 1), frames.flip(3), frames)
+    return pixels.sub_(255 * mean).div_(255 * std)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,13 +78,6 @@ class RandAugmentSpec:
         return spec
 
 
-class Operation(NamedTuple):
-    """One operation with its argument, in the unit of its magnitude law (0.0 where there is none)."""
-
-    name: str
-    argument: float
-
-
 def draw_operations(spec: RandAugmentSpec, rng: np.random.Generator) -> list[Operation]:
     """The operations for one clip, in the order in which they act; those that the probability drops are left out."""
     names = list(OPERATIONS)
@@ -125,16 +92,9 @@ def draw_operations(spec: RandAugmentSpec, rng: np.random.Generator) -> list[Ope
     return drawn
 
 
-def apply_operations(frames: Tensor, operations: Sequence[Operation]) -> Tensor:
-    """Apply the operations to all frames of one clip; uint8 [T, 3, H, W] in and out, on any device."""
-    for name, argument in operations:
-        frames = OPERATIONS[name].apply(frames, argument)
-    return frames
-
-
 @dataclass(frozen=True, kw_only=True)
 class TrainAugment:
-    """RandAugment, then flip, keyed by (seed, epoch, clip id)."""
+    """RandAugment, then flip, keyed by (seed, epoch, clip id, view)."""
 
     seed: int
     randaugment: RandAugmentSpec | None
@@ -142,93 +102,18 @@ class TrainAugment:
     flip_probability: float
     """0.0 where left and right carry meaning, as in Something-Something-V2."""
 
-    def __call__(self, frames: Tensor, clip_ids: Sequence[str], epoch: int) -> Tensor:
-        """uint8 frames [B, T, H, W, 3] of the clips named `clip_ids` [B], varied."""
-        flips, clips = [], []
-        for clip, clip_id in zip(frames, clip_ids, strict=True):
-            rng = rng_for(self.seed, epoch, clip_id, "augment")
-            flips.append(bool(rng.random() < self.flip_probability))
-            operations = draw_operations(self.randaugment, rng) if self.randaugment else []
-            clips.append(apply_operations(clip.permute(0, 3, 1, 2), operations).permute(0, 2, 3, 1))
-        mask = torch.tensor(flips, device=frames.device)
-        return flip_clips(torch.stack(clips), mask)
+    def __call__(self, frames: Tensor, clip_ids: Sequence[str], views: Sequence[int], epoch: int) -> Tensor:
+        """uint8 frames [B, T, H, W, 3] of the `views` [B] of the clips named `clip_ids` [B], varied."""
+        planes = frames.permute(0, 1, 4, 2, 3)
+        clips = [
+            self._vary(clip, rng_for(self.seed, epoch, clip_id, "augment", view))
+            for clip, clip_id, view in zip(planes, clip_ids, views, strict=True)
+        ]
+        return torch.stack(clips).permute(0, 1, 3, 4, 2)
 
-
-class _Law(NamedTuple):
-    """How strength and sign become an argument, and what the operation does with it."""
-
-    argument: Callable[[float, float], float]
-    apply: Callable[[Tensor, float], Tensor]
-
-
-def _none(level: float, sign: float) -> float:
-    return 0.0
-
-
-def _enhance(level: float, sign: float) -> float:
-    return max(0.1, 1.0 + sign * 0.9 * level)
-
-
-def _signed(largest: float) -> Callable[[float, float], float]:
-    return lambda level, sign: sign * largest * level
-
-
-def _affine(frames: Tensor, *, translate: tuple[float, float] = (0, 0), shear: tuple[float, float] = (0, 0)) -> Tensor:
-    # Shears keep the upper left corner in place, as PIL's coefficients (1, factor, 0, 0, 1, 0) do.
-    return V.affine(
-        frames,
-        angle=0.0,
-        translate=list(translate),
-        scale=1.0,
-        shear=[math.degrees(math.atan(factor)) for factor in shear],
-        interpolation=InterpolationMode.BILINEAR,
-        fill=FILL,
-        center=[0.0, 0.0],
-    )
-
-
-def _rotate(frames: Tensor, degrees: float) -> Tensor:
-    return V.rotate(frames, degrees, interpolation=InterpolationMode.BILINEAR, fill=FILL)
-
-
-def _posterize(frames: Tensor, bits: float) -> Tensor:
-    # The law reaches 0 bits at full strength, which would make the clip black; timm raises an error there.
-    return V.posterize(frames, max(1, int(bits)))
-
-
-def _solarize(frames: Tensor, threshold: float) -> Tensor:
-    return torch.where(frames < threshold, frames, 255 - frames)
-
-
-def _solarize_add(frames: Tensor, add: float) -> Tensor:
-    # The added value is at most 128 and the dark pixels are below 128, so the sum fits into uint8.
-    return torch.where(frames < 128, frames + int(add), frames)
-
-
-OPERATIONS: Mapping[str, _Law] = MappingProxyType(
-    {
-        "AutoContrast": _Law(_none, lambda frames, _: V.autocontrast(frames)),
-        "Equalize": _Law(_none, lambda frames, _: V.equalize(frames)),
-        "Invert": _Law(_none, lambda frames, _: V.invert(frames)),
-        "Rotate": _Law(_signed(ROTATE_DEGREES), _rotate),
-        "PosterizeIncreasing": _Law(lambda level, _: float(4 - int(level * 4)), _posterize),
-        "SolarizeIncreasing": _Law(lambda level, _: float(256 - min(256, int(level * 256))), _solarize),
-        "SolarizeAdd": _Law(lambda level, _: float(min(128, int(level * 110))), _solarize_add),
-        "ColorIncreasing": _Law(_enhance, V.adjust_saturation),
-        "ContrastIncreasing": _Law(_enhance, V.adjust_contrast),
-        "BrightnessIncreasing": _Law(_enhance, V.adjust_brightness),
-        "SharpnessIncreasing": _Law(_enhance, V.adjust_sharpness),
-        "ShearX": _Law(_signed(SHEAR_FACTOR), lambda frames, factor: _affine(frames, shear=(factor, 0))),
-        "ShearY": _Law(_signed(SHEAR_FACTOR), lambda frames, factor: _affine(frames, shear=(0, factor))),
-        "TranslateXRel": _Law(
-            _signed(TRANSLATE_FRACTION),
-            lambda frames, part: _affine(frames, translate=(-part * frames.shape[-1], 0)),
-        ),
-        "TranslateYRel": _Law(
-            _signed(TRANSLATE_FRACTION),
-            lambda frames, part: _affine(frames, translate=(0, -part * frames.shape[-2])),
-        ),
-    }
-)
-"""timm's increasing set under timm's names. Arguments: degrees, bits kept, threshold, added value, blend factor
-(1 is unchanged), shear factor, fraction of the frame's side."""
+    def _vary(self, clip: Tensor, rng: np.random.Generator) -> Tensor:
+        flip = rng.random() < self.flip_probability
+        operations = draw_operations(self.randaugment, rng) if self.randaugment else []
+        if operations:
+            clip = apply_operations(clip.contiguous(), operations)
+        return clip.flip(-1) if flip else clip

@@ -68,8 +68,8 @@ def normalise_spectrogram(spectrogram: Tensor) -> Tensor:
 class SpectrogramMasks:
     """SpecAugment without time warping: random stripes of training spectrograms are 0, as padding is.
 
-    Keyed by (seed, epoch, clip id). Every stripe has a width drawn evenly from 0 to its limit, and lies anywhere inside
-    the bins, or inside the columns that have sound.
+    Keyed by (seed, epoch, clip id, view). Every stripe has a width drawn evenly from 0 to its limit, and lies anywhere
+    inside the bins, or inside the columns that have sound.
     """
 
     seed: int
@@ -80,12 +80,14 @@ class SpectrogramMasks:
     mask_share: float
     """A stripe is at most this share of what it is a stripe of, however short that is."""
 
-    def __call__(self, spectrogram: Tensor, columns: Sequence[int], clip_ids: Sequence[str], epoch: int) -> Tensor:
+    def __call__(
+        self, spectrogram: Tensor, columns: Sequence[int], clip_ids: Sequence[str], views: Sequence[int], epoch: int
+    ) -> Tensor:
         """Masked log-mel spectrograms [B, M, F], not yet normalised, whose first `columns` [B] columns have sound."""
         bins, frames = spectrogram.shape[1:]
         hidden = np.zeros((len(clip_ids), bins + frames), bool)
-        for row, clip_columns, clip_id in zip(hidden, columns, clip_ids, strict=True):
-            rng = rng_for(self.seed, epoch, clip_id, "spectrogram")
+        for row, clip_columns, clip_id, view in zip(hidden, columns, clip_ids, views, strict=True):
+            rng = rng_for(self.seed, epoch, clip_id, "spectrogram", view)
             for _ in range(self.frequency_masks):
                 row[self._stripe(bins, self.frequency_mask_bins, rng)] = True
             for _ in range(self.time_masks):

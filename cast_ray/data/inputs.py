@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from cast_ray.data.augment import TrainAugment, normalise
+from cast_ray.data.erasing import RandomErasing
 from cast_ray.data.fbank import LogMel, SpectrogramMasks, normalise_spectrogram
 from cast_ray.models.spec import AUDIO, AUDIO_TIMES, HAS_AUDIO, VIDEO, VIDEO_TIMES, NetworkSpec
 
@@ -23,10 +24,12 @@ Batch = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True, kw_only=True)
 class Augment:
-    """How training clips are varied."""
+    """How training clips are varied; all of it is keyed by (seed, epoch, clip id, view)."""
 
     frames: TrainAugment
     spectrogram: SpectrogramMasks
+    erasing: RandomErasing | None = None
+    """None: off."""
 
 
 class InputMaker:
@@ -51,7 +54,7 @@ class InputMaker:
         return self._log_mel is not None
 
     def training(self, batch: Batch, augment: Augment, epoch: int) -> dict[str, Tensor]:
-        """Inputs of clips with one view each, varied."""
+        """Inputs of clips with one view each, varied; `batch["view"]` tells a clip's repetitions apart."""
         return self._make(batch, augment, epoch)
 
     def evaluation(self, batch: Batch) -> dict[str, Tensor]:
@@ -60,17 +63,21 @@ class InputMaker:
 
     def _make(self, batch: Batch, augment: Augment | None, epoch: int) -> dict[str, Tensor]:
         inputs: dict[str, Tensor] = {}
+        clip_ids = batch["clip_id"].tolist()
+        views = [] if augment is None else batch["view"].tolist()
         if VIDEO in self._needs:
             frames = self._tensor(batch["frames"], axes=4)
             if augment is not None:
-                frames = augment.frames(frames, batch["clip_id"].tolist(), epoch)
+                frames = augment.frames(frames, clip_ids, views, epoch)
             inputs[VIDEO] = normalise(frames, self._video)
+            if augment is not None and augment.erasing is not None:
+                augment.erasing(inputs[VIDEO], clip_ids, views, epoch)
         if self._log_mel is not None:
             columns = batch["audio_columns"].reshape(-1)
             on_device = self._tensor(columns, axes=0)
             spectrogram = self._log_mel(self._tensor(batch["audio"], axes=1), on_device)
             if augment is not None:
-                spectrogram = augment.spectrogram(spectrogram, columns.tolist(), batch["clip_id"].tolist(), epoch)
+                spectrogram = augment.spectrogram(spectrogram, columns.tolist(), clip_ids, views, epoch)
             inputs[AUDIO], inputs[HAS_AUDIO] = normalise_spectrogram(spectrogram), on_device > 0
         for name, axes in ((VIDEO_TIMES, 2), (AUDIO_TIMES, 1)):
             if name in self._needs:

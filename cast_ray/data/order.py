@@ -1,9 +1,9 @@
 """Which clip comes when: a pure function of seed, epoch, step and position.
 
-One epoch is a permutation of the clips, cut into global batches; a global batch is cut into micro batches of
-consecutive clips. Micro batch m of a step goes to rank m % world_size as its accumulation m // world_size. The cut
-does not know the world size, so runs with other numbers of workers see the same micro batches in the same order as
-long as the global batch and the micro batch keep their sizes.
+One epoch is a permutation of the clips, each `repeats` times in a row (repeated augmentation, arXiv 1901.09335), cut
+into global batches; a global batch is cut into micro batches of consecutive clips. Micro batch m of a step goes to rank
+m % world_size as its accumulation m // world_size. The cut does not know the world size, so runs with other numbers of
+workers see the same micro batches in the same order as long as the global batch and the micro batch keep their sizes.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ class MicroBatch(NamedTuple):
     rank: int
     clips: NDArray[np.int64]
     """Clip indices, [micro_batch]; PADDING where there is no clip."""
+    views: NDArray[np.int64]
+    """Which of its clip's repetitions each one is, [micro_batch], from 0; 0 where there is no clip."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +58,11 @@ class EpochPlan:
     """Training workers."""
     shuffle: bool = True
     """False: clips in their own order in every epoch, as for validation."""
+    repeats: int = 1
+    """Times that each clip comes per epoch, one after the other."""
 
     def __post_init__(self) -> None:
-        for name in ("num_clips", "micro_batch", "accumulation", "world_size"):
+        for name in ("num_clips", "micro_batch", "accumulation", "world_size", "repeats"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, must be at least 1")
 
@@ -68,33 +72,41 @@ class EpochPlan:
         return self.micro_batch * self.accumulation * self.world_size
 
     @property
+    def rows_per_epoch(self) -> int:
+        """Clips of an epoch, repeated ones counted each time."""
+        return self.num_clips * self.repeats
+
+    @property
     def steps_per_epoch(self) -> int:
         """Optimiser updates per epoch; the last one may hold padding."""
-        return -(-self.num_clips // self.global_batch)
+        return -(-self.rows_per_epoch // self.global_batch)
 
     def clips(self, epoch: int, step: int, rank: int) -> NDArray[np.int64]:
         """Clip indices of one worker in one step, [accumulation, micro_batch]; PADDING where there is no clip."""
         if not 0 <= rank < self.world_size:
             raise ValueError(f"rank is {rank}, must be in [0, {self.world_size})")
-        return self._step(epoch, step)[:, rank]
+        return self._step(epoch, step)[0][:, rank]
 
     def micro_batches(self, epoch: int, start_step: int = 0) -> Iterator[MicroBatch]:
         """All micro batches from `start_step` to the end of the epoch, in the sequence in which they are streamed."""
         for step in range(start_step, self.steps_per_epoch):
-            batches = self._step(epoch, step)
+            clips, views = self._step(epoch, step)
             for accumulation in range(self.accumulation):
                 for rank in range(self.world_size):
-                    yield MicroBatch(step, accumulation, rank, batches[accumulation, rank])
+                    place = accumulation, rank
+                    yield MicroBatch(step, accumulation, rank, clips[place], views[place])
 
-    def _step(self, epoch: int, step: int) -> NDArray[np.int64]:
-        """Clip indices of one global batch, [accumulation, world_size, micro_batch]."""
+    def _step(self, epoch: int, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Clips and views of one global batch, both [accumulation, world_size, micro_batch]."""
         if not 0 <= step < self.steps_per_epoch:
             raise ValueError(f"step is {step}, must be in [0, {self.steps_per_epoch})")
         order = _permutation(self.num_clips, self.seed, epoch) if self.shuffle else np.arange(self.num_clips)
-        batch = np.full(self.global_batch, PADDING, dtype=np.int64)
-        present = order[step * self.global_batch : (step + 1) * self.global_batch]
-        batch[: len(present)] = present
-        return batch.reshape(self.accumulation, self.world_size, self.micro_batch)
+        rows = np.arange(step * self.global_batch, (step + 1) * self.global_batch)
+        missing = rows >= self.rows_per_epoch
+        clips = np.where(missing, PADDING, order[np.minimum(rows // self.repeats, self.num_clips - 1)])
+        views = np.where(missing, 0, rows % self.repeats)
+        shape = self.accumulation, self.world_size, self.micro_batch
+        return clips.reshape(shape), views.reshape(shape)
 
 
 @functools.lru_cache(maxsize=4)

@@ -47,8 +47,9 @@ TASKS_PER_PASS = 4096
 PREFETCH = 2
 """Micro batches that a worker fetches ahead of the one it works on."""
 
-ORDER_COLUMNS = ("epoch", "step", "accumulation", "clip")
-"""Columns that give a row's place in the order; `clip` is the index in the split, PADDING where there is none."""
+ORDER_COLUMNS = ("epoch", "step", "accumulation", "clip", "view")
+"""Columns that give a row's place in the order; `clip` is the index in the split, PADDING where there is none, and
+`view` which of its repetitions within the epoch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +71,7 @@ class PassPlan:
         """Epochs that one execution covers."""
         if self.epochs is None:
             return 1
-        tasks_per_epoch = -(-self.order.num_clips // (self.batches_per_task * self.order.micro_batch))
+        tasks_per_epoch = -(-self.order.rows_per_epoch // (self.batches_per_task * self.order.micro_batch))
         return max(1, min(self.epochs, TASKS_PER_PASS // tasks_per_epoch))
 
     def micro_batches(self, start: Position, executions: int) -> Iterator[tuple[int, MicroBatch]]:
@@ -111,8 +112,10 @@ class PassSource(Datasource):
     def _task_rows(self, executions: int) -> Iterator[pa.Table]:
         """The rows of each task: for run after run of micro batches, the run of every rank."""
         pending: dict[int, list[dict[str, Any]]] = {rank: [] for rank in range(self._plan.order.world_size)}
-        for epoch, (step, accumulation, rank, clips) in self._plan.micro_batches(self._start, executions):
-            pending[rank].append({"epoch": epoch, "step": step, "accumulation": accumulation, "clips": clips})
+        for epoch, (step, accumulation, rank, clips, views) in self._plan.micro_batches(self._start, executions):
+            pending[rank].append(
+                {"epoch": epoch, "step": step, "accumulation": accumulation, "clips": clips, "views": views}
+            )
             if all(len(batches) == self._plan.batches_per_task for batches in pending.values()):
                 yield from self._flush(pending)
         yield from self._flush(pending)
@@ -127,6 +130,7 @@ class PassSource(Datasource):
         clips = np.concatenate([batch["clips"] for batch in batches])
         # A padding row repeats some clip's index row; `clip` = -1 keeps it from ever being read.
         rows = self._index.take(np.maximum(clips, 0)).append_column("clip", pa.array(clips))
+        rows = rows.append_column("view", pa.array(np.concatenate([batch["views"] for batch in batches])))
         for key in ("epoch", "step", "accumulation"):
             values = np.repeat([batch[key] for batch in batches], [len(batch["clips"]) for batch in batches])
             rows = rows.append_column(key, pa.array(values, pa.int64()))
@@ -144,19 +148,24 @@ def pass_dataset(
     *,
     plan: PassPlan,
     loader: ClipLoader,
-    cpus_per_decode: float,
+    cpus_per_decode: float = 1.0,
+    tasks_per_decoder: int | None = None,
     start: Callable[[], Position] = Position,
 ) -> Dataset:
     """The Ray dataset whose executions are the passes of `plan`, beginning at `start()`.
 
-    Rows: `epoch`, `step`, `accumulation`, `clip` (index in the split, PADDING where there is none), `clip_id`,
+    A decode worker ends after `tasks_per_decoder` tasks, and with it what the decoders' libraries have lost.
+
+    Rows: `epoch`, `step`, `accumulation`, `clip` (index in the split, PADDING where there is none), `view`, `clip_id`,
     `labels` [F], `frames` uint8 (as the loader says), `valid`, `reason`.
     """
     source = PassSource(dataset.split(split), plan, start)
     # override_num_blocks=1 only says "do not split the output of a read task": Ray splits blocks further when a
     # source has fewer tasks than blocks were asked for, and a split block would go to the wrong rank.
     rows = ray.data.read_datasource(source, override_num_blocks=1)
-    clips = rows.map_batches(loader, batch_size=None, batch_format="pyarrow", num_cpus=cpus_per_decode)
+    clips = rows.map_batches(
+        loader, batch_size=None, batch_format="pyarrow", num_cpus=cpus_per_decode, max_calls=tasks_per_decoder
+    )
     clips.context.target_max_block_size = None  # one task, one block: see the module's docstring
     clips.context.enable_progress_bars = False
     return clips
@@ -204,6 +213,7 @@ def expect_rows(batch: dict[str, np.ndarray], expected: tuple[int, MicroBatch] |
     epoch, place = expected
     same = (
         np.array_equal(batch["clip"], place.clips)
+        and np.array_equal(batch["view"], place.views)
         and (batch["epoch"] == epoch).all()
         and (batch["step"] == place.step).all()
         and (batch["accumulation"] == place.accumulation).all()

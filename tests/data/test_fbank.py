@@ -106,11 +106,14 @@ def test_a_constant_offset_of_the_recording_changes_nothing():
 SIZES = {"time_masks": 2, "time_mask_columns": 70, "frequency_masks": 2, "frequency_mask_bins": 20, "mask_share": 1.0}
 
 
-def masked(epoch: int = 0, clip_ids=("a",), columns=None, bins: int = 128, frames: int = 400, seed=0, **sizes):
+def masked(
+    epoch: int = 0, clip_ids=("a",), columns=None, bins: int = 128, frames: int = 400, seed=0, views=None, **sizes
+):
     """The boolean masks [B, M, F] that are drawn: zeros in a spectrogram of ones."""
     masks = SpectrogramMasks(seed=seed, **(SIZES | sizes))
     columns = columns or [frames] * len(clip_ids)
-    return masks(torch.ones(len(clip_ids), bins, frames), columns, clip_ids, epoch).numpy() == 0
+    views = views or [0] * len(clip_ids)
+    return masks(torch.ones(len(clip_ids), bins, frames), columns, clip_ids, views, epoch).numpy() == 0
 
 
 def stripes(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -140,6 +143,38 @@ def test_two_masks_of_each_kind_hide_more_than_one():
     assert 1.6 * one < two < 2 * one
 
 
+def mask_along_axis(size: int, param: int, share: float, rng: np.random.Generator) -> tuple[int, int]:
+    """First index and width of one mask, by the text of torchaudio's functional.mask_along_axis."""
+    param = min(param, int(size * share))
+    value = rng.random() * param
+    low = rng.random() * (size - value)
+    return int(low), int(value)
+
+
+@pytest.mark.parametrize(
+    ("size", "param", "share", "axis"),
+    [(400, 70, 1.0, "time"), (60, 70, 0.2, "time"), (128, 20, 1.0, "frequency")],
+)
+def test_stripes_have_the_statistics_of_torchaudio(size, param, share, axis):
+    """Widths are whole numbers up to the limit in both, but torchaudio cuts a fraction off: its limit is one less."""
+    draws, rng = 3000, np.random.default_rng(0)
+    limit = min(param, int(size * share))
+    sizes = {"time_masks": int(axis == "time"), "frequency_masks": int(axis == "frequency"), "mask_share": share}
+    sizes |= {"time_mask_columns": param, "frequency_mask_bins": param}
+    ids = [f"clip {i}" for i in range(draws)]
+    bins, frames = (4, size) if axis == "time" else (size, 4)
+    hidden = masked(clip_ids=ids, bins=bins, frames=frames, **sizes)[:, 0 if axis == "time" else slice(None)]
+    hidden = hidden.reshape(draws, size) if axis == "time" else hidden[..., 0]
+    theirs = np.array([mask_along_axis(size, limit + 1, 1.0, rng) for _ in range(draws)])
+    widths = hidden.sum(1)
+    assert widths.max() == theirs[:, 1].max() == limit
+    starts = hidden.argmax(1)
+    for a, b in ((widths, theirs[:, 1]), (starts[widths > 0], theirs[theirs[:, 1] > 0, 0])):
+        grid = np.arange(size + 1)
+        shares = [np.searchsorted(np.sort(sample), grid, "right") / len(sample) for sample in (a, b)]
+        assert np.abs(shares[0] - shares[1]).max() < 1.95 * np.sqrt(1 / len(a) + 1 / len(b))
+
+
 def test_a_short_sound_is_masked_inside_its_own_columns_and_in_proportion():
     for epoch in range(100):
         mask = masked(epoch, clip_ids=("a", "b"), columns=[50, 0], time_masks=1, frequency_masks=0, mask_share=0.2)
@@ -149,11 +184,16 @@ def test_a_short_sound_is_masked_inside_its_own_columns_and_in_proportion():
         assert not mask[1].any()
 
 
-def test_masks_depend_on_seed_epoch_and_clip_and_not_on_the_batch():
+def test_masks_depend_on_seed_epoch_clip_and_view_and_not_on_the_batch():
     alone = masked(3, clip_ids=("b",))[0]
     np.testing.assert_array_equal(masked(3, clip_ids=("a", "b", "c"))[1], alone)
-    others = [masked(4, clip_ids=("b",)), masked(3, clip_ids=("a",)), masked(3, clip_ids=("b",), seed=1)]
-    assert len({mask.tobytes() for mask in [alone, *others]}) == 4
+    others = [
+        masked(4, clip_ids=("b",)),
+        masked(3, clip_ids=("a",)),
+        masked(3, clip_ids=("b",), seed=1),
+        masked(3, clip_ids=("b",), views=[1]),
+    ]
+    assert len({mask.tobytes() for mask in [alone, *others]}) == 5
     assert rng_for(0, 3, "b", "spectrogram").random() != rng_for(0, 3, "b", "augment").random()
 
 

@@ -9,14 +9,15 @@ import torch
 
 from cast_ray.data.augment import RandAugmentSpec, TrainAugment, normalise
 from cast_ray.data.catalog.table import read_table
+from cast_ray.data.erasing import RandomErasing
 from cast_ray.data.fbank import LogMel, SpectrogramMasks, normalise_spectrogram
 from cast_ray.data.inputs import Augment, InputMaker, in_precision
 from cast_ray.data.loader import ClipLoader, wanted_by
 from cast_ray.data.manifest import TRAIN
-from cast_ray.data.mixup import mix
+from cast_ray.data.mixup import Mixing, mix
 from cast_ray.data.order import PADDING
 from cast_ray.data.pipeline import ORDER_COLUMNS
-from cast_ray.data.shards import ShardedDataset, shard_plan, write_index, write_shard
+from cast_ray.data.shards import ShardedDataset
 from cast_ray.data.synthetic import write_dataset
 from cast_ray.data.views import CentreView, Sampling, TestViews, TrainView
 from cast_ray.models.spec import (
@@ -54,20 +55,19 @@ FRAME_CHANGE = TrainAugment(seed=5, randaugment=RandAugmentSpec.parse("rand-m7-n
 MASKS = SpectrogramMasks(
     seed=5, time_masks=2, time_mask_columns=70, frequency_masks=2, frequency_mask_bins=20, mask_share=0.2
 )
-AUGMENT = Augment(frames=FRAME_CHANGE, spectrogram=MASKS)
+ERASING = RandomErasing(seed=5, probability=0.5, mode="const", area=(0.1, 0.3))
+AUGMENT = Augment(frames=FRAME_CHANGE, spectrogram=MASKS, erasing=ERASING)
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> ShardedDataset:
+def dataset(tmp_path_factory: pytest.TempPathFactory, sharded) -> ShardedDataset:
     """Eight training clips with verb, noun and sound, two of them without a sound track."""
     folder = tmp_path_factory.mktemp("sound")
     clips = write_dataset(
         folder / "clips", layout="table", train_clips=CLIPS, validation_clips=4, silent_share=SILENT / CLIPS
     )
     manifest = read_table(clips.videos, clips.annotations)
-    for plan in shard_plan(manifest):
-        write_shard(str(folder), plan)
-    return write_index(str(folder), manifest)
+    return sharded(manifest, folder)
 
 
 def load(dataset: ShardedDataset, network: NetworkSpec, view, epoch: int = 0) -> dict[str, np.ndarray]:
@@ -127,8 +127,11 @@ def test_training_varies_frames_and_spectrograms(dataset):
     maker = InputMaker(CAVA, CPU)
     varied, plain = maker.training(batch, AUGMENT, 3), maker.evaluation(batch)
     ids = batch["clip_id"].tolist()
-    frames = FRAME_CHANGE(torch.from_numpy(batch["frames"]), ids, 3)
-    assert torch.equal(varied[VIDEO], normalise(frames, CAVA.video))
+    frames = FRAME_CHANGE(torch.from_numpy(batch["frames"]), ids, [0] * len(ids), 3)
+    expected = normalise(frames, CAVA.video)
+    ERASING(expected, ids, [0] * len(ids), 3)
+    assert torch.equal(varied[VIDEO], expected)
+    assert (expected == 0).flatten(1).any(1).sum() > 1
     blank = normalise_spectrogram(torch.zeros(()))
     masked = varied[AUDIO] == blank
     assert torch.equal(varied[AUDIO][~masked], plain[AUDIO][~masked])
@@ -138,6 +141,23 @@ def test_training_varies_frames_and_spectrograms(dataset):
     assert (shares > 0).sum() >= len(shares) - 1
     assert (shares < 0.65).all()
     assert torch.equal(varied[AUDIO][~heard], plain[AUDIO][~heard])
+
+
+def test_repetitions_of_a_clip_are_varied_differently_and_alike_in_any_batch(dataset):
+    """Eight repetitions of one row: flip, RandAugment, erasing and masks are drawn anew for each."""
+    batch = load(dataset, CAVA, TRAIN_VIEW)
+    row = int(np.flatnonzero(batch["audio_columns"] > 0)[0])
+    repeated = {name: np.repeat(column[row : row + 1], 8, axis=0) for name, column in batch.items()}
+    repeated["view"] = np.arange(8)
+    maker = InputMaker(CAVA, CPU)
+    varied = maker.training(repeated, AUGMENT, 0)
+    for name in (VIDEO, AUDIO):
+        assert len({value.numpy().tobytes() for value in varied[name]}) > 5
+    backwards = maker.training({name: column[::-1] for name, column in repeated.items()}, AUGMENT, 0)
+    assert torch.equal(backwards[VIDEO].flip(0), varied[VIDEO])
+    torch.testing.assert_close(backwards[AUDIO].flip(0), varied[AUDIO])
+    first = maker.training({name: column[:1] for name, column in repeated.items()}, AUGMENT, 0)
+    assert torch.equal(first[VIDEO][0], varied[VIDEO][0])
 
 
 def test_inputs_of_a_clip_do_not_depend_on_the_batch(dataset):
@@ -184,8 +204,7 @@ def test_a_training_batch_is_mixed_with_its_labels(dataset):
         labels,
         valid,
         num_classes=dataset.label_map.num_classes,
-        alpha=0.8,
-        probability=1.0,
+        mixing=Mixing(probability=1.0, mixup_alpha=0.8, cutmix_alpha=0.0, cutmix_switch=0.5, sound="linear"),
         smoothing=0.0,
         rng=np.random.default_rng(0),
     )

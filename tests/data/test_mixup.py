@@ -1,9 +1,11 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
-from timm.data.mixup import cutmix_bbox_and_lam, mixup_target
+from timm.data.mixup import Mixup, cutmix_bbox_and_lam, mixup_target
 
-from cast_ray.data.mixup import mix, smooth_targets
+from cast_ray.data.mixup import Mixing, mix, smooth_targets
 from cast_ray.models.spec import AUDIO, AUDIO_TIMES, HAS_AUDIO, VIDEO
 
 NUM_CLASSES = {"verb": 7, "noun": 11}
@@ -16,22 +18,24 @@ def batch(size, seed=0):
     return clips, targets, torch.ones(size, dtype=torch.bool)
 
 
-def run(clips, targets, valid, *, alpha=0.8, probability=1.0, smoothing=0.1, seed=0):
-    inputs, soft = run_all({VIDEO: clips}, targets, valid, alpha, probability, smoothing, seed)
+MIXUP = Mixing(probability=1.0, mixup_alpha=0.8, cutmix_alpha=0.0, cutmix_switch=0.5, sound="linear")
+CUTMIX = dataclasses.replace(MIXUP, mixup_alpha=0.0, cutmix_alpha=1.0)
+
+
+def run(clips, targets, valid, *, seed=0, **changes):
+    inputs, soft = run_all({VIDEO: clips}, targets, valid, seed, **changes)
     return inputs[VIDEO], soft
 
 
-def run_all(inputs, targets, valid, alpha=0.8, probability=1.0, smoothing=0.1, seed=0, **options):
+def run_all(inputs, targets, valid, seed=0, mixing=MIXUP, **changes):
     return mix(
         inputs,
         targets,
         valid,
         num_classes=NUM_CLASSES,
-        alpha=alpha,
-        probability=probability,
-        smoothing=smoothing,
+        mixing=dataclasses.replace(mixing, **changes),
+        smoothing=0.1,
         rng=np.random.default_rng(seed),
-        **options,
     )
 
 
@@ -75,7 +79,7 @@ def test_a_pair_with_an_invalid_clip_is_not_mixed():
     torch.testing.assert_close(soft["noun"].sum(1), valid.float())
 
 
-@pytest.mark.parametrize("off", [{"probability": 0.0}, {"alpha": 0.0}])
+@pytest.mark.parametrize("off", [{"probability": 0.0}, {"mixup_alpha": 0.0}])
 def test_switched_off_leaves_clips_and_smooths_labels(off):
     clips, targets, valid = batch(4)
     mixed, soft = run(clips, targets, valid, **off)
@@ -197,10 +201,147 @@ def test_other_inputs_are_handed_on_and_the_given_mapping_is_not_changed():
     assert all(inputs[name] is value for name, value in before.items())
 
 
-def test_sound_draws_nothing_that_the_video_would_have_drawn():
+@pytest.mark.parametrize("mixing", [MIXUP, CUTMIX], ids=["mixup", "cutmix"])
+def test_sound_draws_nothing_that_the_video_would_have_drawn(mixing):
     """A run without sound is the same run as before there was sound."""
     inputs, targets, valid = sound_batch([True] * 4)
     rngs = [np.random.default_rng(0), np.random.default_rng(0)]
     for given, rng in zip(({VIDEO: inputs[VIDEO]}, inputs), rngs, strict=True):
-        mix(given, targets, valid, num_classes=NUM_CLASSES, alpha=0.8, probability=1.0, smoothing=0.1, rng=rng)
+        mix(given, targets, valid, num_classes=NUM_CLASSES, mixing=mixing, smoothing=0.1, rng=rng)
     assert rngs[0].random() == rngs[1].random()
+
+
+class TimmDraws:
+    """Lets timm draw from one of our generators, in whose place it uses numpy's global functions."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        patch.setattr(np.random, "rand", lambda: rng.random())
+        patch.setattr(np.random, "beta", rng.beta)
+        patch.setattr(np.random, "randint", lambda low, high, size=None: rng.integers(low, high))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"cutmix_alpha": 0.0},
+        {"mixup_alpha": 0.0},
+        {},
+        {"cutmix_switch": 0.9, "mixup_alpha": 0.3},
+        {"probability": 0.6},
+    ],
+    ids=["mixup", "cutmix", "both", "mostly cutmix", "not always"],
+)
+def test_equals_timms_batch_mode_draw_for_draw(changes):
+    """Whether, which one, lambda, box and soft labels, over one head and over two."""
+    mixing = dataclasses.replace(MIXUP, **({"cutmix_alpha": 1.0} | changes))
+    clips, targets, valid = batch(6)
+    clips = torch.randn(6, 3, 2, 20, 32)
+    kinds = set()
+    for seed in range(40):
+        mixed, soft = run(clips, targets, valid, seed=seed, mixing=mixing)
+        for name, count in NUM_CLASSES.items():
+            theirs = Mixup(
+                mixup_alpha=mixing.mixup_alpha,
+                cutmix_alpha=mixing.cutmix_alpha,
+                prob=mixing.probability,
+                switch_prob=mixing.cutmix_switch,
+                label_smoothing=0.1,
+                num_classes=count,
+            )
+            with pytest.MonkeyPatch.context() as patch:
+                TimmDraws(patch, seed)
+                # timm knows images: frames become their channels, so that all have one box.
+                expected, expected_soft = theirs(clips.flatten(1, 2).clone(), targets[name])
+            torch.testing.assert_close(mixed.flatten(1, 2), expected)
+            torch.testing.assert_close(soft[name], expected_soft)
+        changed = (mixed != clips).float().mean().item()
+        kinds.add("none" if changed == 0 else "mixup" if changed == 1 else "cutmix")
+    assert ("cutmix" in kinds) == (mixing.cutmix_alpha > 0)
+    assert ("mixup" in kinds) == (mixing.mixup_alpha > 0)
+    assert ("none" in kinds) == (mixing.probability < 1)
+
+
+def test_draws_have_the_statistics_of_timm():
+    """timm's own draws with its own random state: how often which kind, and the distribution of lambda."""
+    mixing = dataclasses.replace(MIXUP, probability=0.9, cutmix_alpha=1.0, cutmix_switch=0.3)
+    np.random.seed(0)
+    theirs = Mixup(mixup_alpha=0.8, cutmix_alpha=1.0, prob=0.9, switch_prob=0.3)
+    rng = np.random.default_rng(0)
+    draws = 8000
+    ours, expected = (
+        np.array([draw() for _ in range(draws)]) for draw in (lambda: mixing.draw(rng), theirs._params_per_batch)
+    )
+    for kinds in (ours, expected):
+        assert abs((kinds[:, 0] < 1).mean() - 0.9) < 4 * np.sqrt(0.09 / draws)
+        assert abs(kinds[:, 1].mean() - 0.27) < 4 * np.sqrt(0.2 / draws)
+    for cut in (0, 1):
+        a, b = (np.sort(kinds[(kinds[:, 1] == cut) & (kinds[:, 0] < 1), 0]) for kinds in (ours, expected))
+        grid = np.concatenate([a, b])
+        shares = [np.searchsorted(sample, grid, "right") / len(sample) for sample in (a, b)]
+        assert np.abs(shares[0] - shares[1]).max() < 1.95 * np.sqrt(1 / len(a) + 1 / len(b))
+
+
+def test_the_box_is_one_for_all_frames_and_labels_have_its_true_area():
+    """A box at the border is smaller than 1 - lambda says."""
+    clips, targets, valid = batch(4)
+    clips = torch.arange(4.0).view(4, 1, 1, 1, 1).expand(4, 3, 5, 24, 40)
+    shrunk = 0
+    for seed in range(30):
+        mixed, soft = run(clips, targets, valid, seed=seed, mixing=CUTMIX)
+        foreign = mixed != clips
+        assert (foreign == foreign[:, :1, :1]).all()
+        assert torch.equal(mixed[foreign], clips.flip(0)[foreign])
+        own = 1 - foreign[0, 0, 0].float().mean().item()
+        torch.testing.assert_close(soft, targets_with([own] * 4, targets))
+        shrunk += own > drawn_weight(alpha=1.0, seed=seed) + 0.05
+    assert shrunk > 5
+
+
+@pytest.mark.parametrize("sound", ["linear", "cutmix", "none"])
+@pytest.mark.parametrize("seed", range(6))
+def test_cut_frames_sound_and_labels_agree(sound, seed):
+    """Sound keeps the share that the frames keep, and the labels say so."""
+    inputs, targets, valid = sound_batch([True, True, False, True, True, True])
+    inputs[VIDEO], inputs[AUDIO] = torch.randn(6, 3, 2, 32, 32), torch.randn(6, 16, 30)
+    mixed, soft = run_all(inputs, targets, valid, seed=seed, mixing=CUTMIX, sound=sound)
+    seen = 1 - (mixed[VIDEO] != inputs[VIDEO])[0].float().mean().item()
+    assert (mixed[VIDEO] != inputs[VIDEO]).flatten(1).any(1).all()
+    own = inputs[AUDIO]
+    heard = seen
+    if sound == "linear":
+        expected = own * seen + own.flip(0) * (1 - seen)
+    elif sound == "none":
+        expected = own
+    else:
+        rows, columns = ((mixed[VIDEO] != inputs[VIDEO])[0, 0, 0].any(axis).nonzero().flatten() for axis in (1, 0))
+        top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+        top, bottom = (round(edge.item() * 16 / 32) for edge in (top, bottom))
+        left, right = (round(edge.item() * 30 / 32) for edge in (left, right))
+        expected = own.clone()
+        expected[:, top:bottom, left:right] = own.flip(0)[:, top:bottom, left:right]
+        heard = 1 - (bottom - top) * (right - left) / (16 * 30)
+        assert abs(heard - seen) < 1 / 16 + 1 / 30
+    torch.testing.assert_close(mixed[AUDIO][[0, 1, 4, 5]], expected[[0, 1, 4, 5]])
+    assert torch.equal(mixed[AUDIO][[2, 3]], own[[2, 3]])
+    torch.testing.assert_close(soft, targets_with([heard, heard, seen, seen, heard, heard], targets))
+
+
+@pytest.mark.parametrize("sound", ["linear", "cutmix"])
+def test_cutmix_leaves_invalid_pairs_and_the_middle_clip_alone(sound):
+    inputs, targets, valid = sound_batch([True] * 7)
+    valid[1] = False
+    mixed, soft = run_all(inputs, targets, valid, seed=4, mixing=CUTMIX, sound=sound)
+    for name in (VIDEO, AUDIO):
+        changed = (mixed[name] != inputs[name]).flatten(1).any(1).tolist()
+        assert changed == [True, False, True, False, True, False, True]
+    own = smooth_targets(targets["noun"], valid, NUM_CLASSES["noun"], 0.1)
+    assert torch.equal(soft["noun"][[1, 3, 5]], own[[1, 3, 5]])
+
+
+def test_sound_alone_is_blended_with_the_lambda_of_cutmix():
+    inputs, targets, valid = sound_batch([True] * 4, video=False)
+    mixed, soft = run_all(inputs, targets, valid, mixing=CUTMIX)
+    lam = drawn_weight(alpha=1.0)
+    torch.testing.assert_close(mixed[AUDIO], inputs[AUDIO] * lam + inputs[AUDIO].flip(0) * (1 - lam))
+    torch.testing.assert_close(soft, targets_with([lam] * 4, targets))

@@ -35,6 +35,7 @@ ORDERS = st.builds(
     micro_batch=st.integers(1, 4),
     accumulation=st.integers(1, 3),
     world_size=st.integers(1, 4),
+    repeats=st.integers(1, 3),
 )
 RUNS = st.builds(PassPlan, order=ORDERS, epochs=st.integers(1, 5), clips_per_task=st.integers(1, 30))
 TASKS_PER_PASS = st.integers(1, 60)
@@ -144,7 +145,7 @@ def test_every_row_is_that_of_its_clip(plan):
 @given(RUNS, TASKS_PER_PASS)
 def test_a_pass_has_a_limited_number_of_tasks_but_at_least_one_epoch(plan, tasks_per_pass):
     with mock.patch.object(pipeline, "TASKS_PER_PASS", tasks_per_pass):
-        clips_per_pass = plan.epochs_per_pass * plan.order.num_clips
+        clips_per_pass = plan.epochs_per_pass * plan.order.rows_per_epoch
         assert 1 <= plan.epochs_per_pass <= plan.epochs
         if plan.epochs_per_pass > 1:
             assert clips_per_pass / (plan.batches_per_task * plan.order.micro_batch) <= tasks_per_pass
@@ -244,8 +245,14 @@ def test_the_rows_of_another_rank_stop_the_run():
         next(iterate_run(Shard(RUN, 1, BEGINNING), plan=RUN, rank=0, start=BEGINNING))
 
 
-EXPECTED = (4, MicroBatch(step=2, accumulation=1, rank=0, clips=np.array([7, 3, PADDING])))
-DELIVERED = {"epoch": [4, 4, 4], "step": [2, 2, 2], "accumulation": [1, 1, 1], "clip": [7, 3, PADDING]}
+EXPECTED = (4, MicroBatch(step=2, accumulation=1, rank=0, clips=np.array([7, 3, PADDING]), views=np.array([0, 1, 0])))
+DELIVERED = {
+    "epoch": [4, 4, 4],
+    "step": [2, 2, 2],
+    "accumulation": [1, 1, 1],
+    "clip": [7, 3, PADDING],
+    "view": [0, 1, 0],
+}
 
 
 def rows(**changes: list[int]) -> dict[str, np.ndarray]:
@@ -261,13 +268,14 @@ def test_the_expected_rows_pass():
     [
         {"clip": [3, 7, PADDING]},
         {"clip": [7, 3, 5]},
+        {"view": [1, 0, 0]},
         {"epoch": [4, 4, 5]},
         {"step": [2, 3, 2]},
         {"accumulation": [0, 1, 1]},
         {name: values[:2] for name, values in DELIVERED.items()},
         {name: values + values[-1:] for name, values in DELIVERED.items()},
     ],
-    ids=["swapped", "clip for padding", "epoch", "step", "accumulation", "missing", "surplus"],
+    ids=["swapped", "clip for padding", "view", "epoch", "step", "accumulation", "missing", "surplus"],
 )
 def test_one_wrong_row_of_a_batch_is_found(changes):
     with pytest.raises(RuntimeError, match="expected epoch 4"):
