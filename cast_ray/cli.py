@@ -149,6 +149,18 @@ def _weights(arguments: list[str]) -> int:
     return weights(arguments)
 
 
+def _config(arguments: list[str]) -> int:
+    from cast_ray.configuration import main as config
+
+    return config(arguments)
+
+
+def _inspect(arguments: list[str]) -> int:
+    from cast_ray.data.inspection.command import main as inspect
+
+    return inspect(arguments)
+
+
 def _verify(arguments: list[str]) -> int:
     settings = parse(
         Verify,
@@ -202,9 +214,11 @@ COMMANDS: Mapping[str, Command] = {
         takes="[PATTERN...]", does="list the named models with parameters, multiply-adds and inputs", run=_models
     ),
     "weights": Command(takes="COMMAND", does="fetch, show and list the experts' weights", run=_weights),
+    "config": Command(takes="COMMAND", does="compare the settings of recipes and runs", run=_config),
     "synthesize": Command(
         takes="FOLDER", does="write the embedded dataset: rendered, encoded, labelled clips", run=_synthesize
     ),
+    "inspect": Command(takes="SHARDS", does="show what a prepared dataset holds, with a contact sheet", run=_inspect),
     "ensemble": Command(takes="RUN RUN...", does="average the predictions of finished runs", run=_ensemble),
     "verify": Command(
         takes="FILE...", does="compare the model with golden files; one JSON object per file", run=_verify

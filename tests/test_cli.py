@@ -17,7 +17,7 @@ from cast_ray.models.listing import FAMILIES
 from cast_ray.models.named import NAMED
 
 GOLDEN = Path(__file__).parent / "golden"
-COMMANDS = {"bench", "ensemble", "models", "synthesize", "verify", "weights"}
+COMMANDS = {"bench", "config", "ensemble", "inspect", "models", "synthesize", "verify", "weights"}
 
 
 @pytest.fixture
@@ -50,7 +50,9 @@ def test_an_unknown_command_is_answered_with_the_known_ones(call):
 
 
 @pytest.mark.parametrize(
-    "command", [("verify",), ("synthesize",), ("models",), ("ensemble",), ("bench", "model")], ids=" ".join
+    "command",
+    [("verify",), ("synthesize",), ("models",), ("ensemble",), ("inspect",), ("bench", "model"), ("config", "diff")],
+    ids=" ".join,
 )
 def test_every_command_explains_its_flags(call, command):
     status, out, _ = call(*command, "--help")
@@ -58,7 +60,7 @@ def test_every_command_explains_its_flags(call, command):
     assert re.search(f"Examples?: cast-ray {' '.join(command)}", " ".join(out.replace("│", " ").split()))
 
 
-@pytest.mark.parametrize("command", ["bench", "weights"])
+@pytest.mark.parametrize("command", ["bench", "config", "weights"])
 def test_commands_with_commands_of_their_own_list_them(call, command):
     for arguments in ((command,), (command, "--help")):
         status, out, _ = call(*arguments)
@@ -144,8 +146,12 @@ def test_verify_ends_with_status_1_past_the_tolerance(call, tmp_path):
         (("models", "cast_bse*"), "no model matches 'cast_bse*'; did you mean cast_"),
         (("models", "--classes", "0"), "--classes is 0"),
         (("ensemble", "one.parquet"), "one.parquet"),
+        (("inspect",), "Folder or URI of a prepared dataset"),
+        (("inspect", "nowhere"), "there is no complete prepared dataset at 'nowhere'"),
         (("ensemble", "one", "two", "--take", "noun"), "FIELD=NUMBER"),
         (("bench", "data"), "unknown command 'bench data'"),
+        (("config", "show"), "unknown command 'config show'"),
+        (("config", "diff", "ssv2", "ssv3"), "there is no configuration 'ssv3'; give a recipe (ssv2, k400,"),
         (("bench", "model", "--model", "cast_huge"), "`cast-ray models` lists"),
     ],
 )

@@ -1,10 +1,27 @@
-"""Which learning rate applies at which step: linear warm-up, then a cosine."""
+"""Which learning rate applies at which step: linear warm-up, then a cosine or drops."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-__all__ = ["learning_rates"]
+if TYPE_CHECKING:
+    from cast_ray.config import OptimConfig
+
+__all__ = ["dropping_rates", "learning_rates", "rates_of_run"]
+
+
+def rates_of_run(optim: OptimConfig, *, global_batch: int, steps_per_epoch: int) -> np.ndarray:
+    """Learning rate of every optimiser step that a configuration describes; shape [epochs * steps_per_epoch]."""
+    steps, warmup_steps = optim.epochs * steps_per_epoch, round(optim.warmup_epochs * steps_per_epoch)
+    peak = optim.peak_lr(global_batch)
+    if optim.schedule == "cosine":
+        final = optim.last_lr(global_batch)
+        return learning_rates(steps=steps, warmup_steps=warmup_steps, peak=peak, final=final)
+    drops = [epoch * steps_per_epoch for epoch in optim.drop_epochs]
+    return dropping_rates(steps=steps, warmup_steps=warmup_steps, peak=peak, drops=drops, factor=optim.drop_factor)
 
 
 def learning_rates(*, steps: int, warmup_steps: int, peak: float, final: float, start: float = 0.0) -> np.ndarray:
@@ -31,3 +48,21 @@ def learning_rates(*, steps: int, warmup_steps: int, peak: float, final: float, 
     warmup = np.linspace(start, peak, warmup_steps)
     progress = np.arange(steps - warmup_steps) / max(1, steps - warmup_steps)
     return np.concatenate([warmup, final + 0.5 * (peak - final) * (1 + np.cos(np.pi * progress))])
+
+
+def dropping_rates(*, steps: int, warmup_steps: int, peak: float, drops: Sequence[int], factor: float) -> np.ndarray:
+    """Learning rates that stay at `peak` after the warm-up and are multiplied by `factor` at every drop.
+
+    Args:
+        steps: length of the whole run.
+        warmup_steps: steps of the linear warm-up from 0, part of `steps`; it ends as that of `learning_rates`.
+        peak: highest learning rate.
+        drops: first steps that are taken at the next lower rate; those past the end are never reached.
+        factor: of every drop.
+
+    Returns:
+        [steps] float64
+    """
+    rates = peak * factor ** np.searchsorted(np.asarray(drops), np.arange(steps), side="right")
+    rates[:warmup_steps] = np.minimum(np.linspace(0.0, peak, warmup_steps), rates[:warmup_steps])
+    return rates

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cast_ray.training.schedule import learning_rates
+from cast_ray.config import OptimConfig
+from cast_ray.training.schedule import dropping_rates, learning_rates, rates_of_run
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "cast_tiny_single.json"
 
@@ -42,3 +43,35 @@ def test_schedule_rises_to_the_peak_then_falls_towards_the_end(steps, share, fin
 def test_warmup_outside_the_run_is_refused(warmup_steps):
     with pytest.raises(ValueError, match="the run has 10 steps"):
         learning_rates(steps=10, warmup_steps=warmup_steps, peak=1.0, final=0.0)
+
+
+@given(
+    steps=st.integers(1, 100),
+    share=st.floats(0, 1),
+    drops=st.lists(st.integers(1, 120), unique=True).map(sorted),
+    factor=st.floats(0.01, 0.9),
+)
+def test_dropping_rates_are_the_peak_times_one_factor_per_drop_that_is_past(steps, share, drops, factor):
+    warmup = int(steps * share)
+    rates = dropping_rates(steps=steps, warmup_steps=warmup, peak=0.5, drops=drops, factor=factor)
+    assert len(rates) == steps
+    for step in range(steps):
+        level = 0.5
+        for drop in drops:
+            if step >= drop:
+                level *= factor
+        if step < warmup:
+            level = min(level, 0.5 * step / max(warmup - 1, 1))
+        assert rates[step] == pytest.approx(level)
+
+
+def test_a_run_without_steps_has_a_cosine_and_one_with_steps_none():
+    optim = OptimConfig(epochs=4, warmup_epochs=0.5, base_lr=2e-3, min_lr=1e-5)
+    cosine = rates_of_run(optim, global_batch=128, steps_per_epoch=10)
+    np.testing.assert_array_equal(cosine, learning_rates(steps=40, warmup_steps=5, peak=1e-3, final=0.5e-5))
+    optim = OptimConfig(
+        epochs=4, warmup_epochs=0.5, base_lr=2e-3, schedule="steps", drop_epochs=(2, 3), drop_factor=0.5
+    )
+    steps = rates_of_run(optim, global_batch=128, steps_per_epoch=10)
+    assert steps[:5].tolist() == pytest.approx([0, 0.25e-3, 0.5e-3, 0.75e-3, 1e-3])
+    assert steps[5:].tolist() == pytest.approx([1e-3] * 15 + [0.5e-3] * 10 + [0.25e-3] * 10)
