@@ -15,6 +15,8 @@ __all__ = ["Listing", "list_packets"]
 INDEXED = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
 """Containers (FFmpeg's names) that decord and torchcodec find their way in; in MPEG-TS, AVI and ASF they get lost."""
 UNKNOWN_TO_DECORD = frozenset({"av1", "libdav1d"})
+WIDTHS_THAT_DECORD_FAILS_ON = (16, 24, 48, 72)
+"""Of frames in pixels, as tried with all even widths from 16 to 138."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +58,7 @@ class Listing:
         return (
             self.container in INDEXED
             and self.codec not in UNKNOWN_TO_DECORD
+            and self.codec_context.width not in WIDTHS_THAT_DECORD_FAILS_ON
             and self.shown == len(self.packets)
             and self.times_known
             and self._groups_are_closed()
