@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import mimetypes
 import tempfile
 import time
 from dataclasses import dataclass
@@ -22,17 +21,21 @@ from rich.table import Table
 
 from cast_ray.cluster import call_task, check_room, connect
 from cast_ray.config import RunConfig
+from cast_ray.configuration import write_configuration
+from cast_ray.data.decode import check_decoder
 from cast_ray.data.manifest import TRAIN, VALIDATION, Manifest
-from cast_ray.data.prepare import prepare
-from cast_ray.data.shards import ShardedDataset, check_writable, filesystem, read_media
+from cast_ray.data.prepare import prepare_run
+from cast_ray.data.shards import ShardedDataset, open_complete
+from cast_ray.data.storage import check_writable, filesystem
 from cast_ray.evaluation.metrics import Metrics, evaluate
+from cast_ray.evaluation.playable import playable
 from cast_ray.evaluation.predict import Evaluation, predict
 from cast_ray.evaluation.predictions import write_predictions
 from cast_ray.evaluation.report import RunRecord, Video, choose_examples, write_report
 from cast_ray.training.build import check_network
 from cast_ray.training.checkpoint import read_history
-from cast_ray.training.loop import train_augment
 from cast_ray.training.trainer import TrainedRun, train
+from cast_ray.training.worker import train_augment
 
 __all__ = ["FinishedRun", "complete", "named_by_settings", "run", "show"]
 
@@ -49,12 +52,12 @@ class FinishedRun:
     """Path or URI of the best checkpoint."""
 
 
-def run(config: RunConfig, manifest: Manifest, *, console: Console, worker_logs: bool = False) -> FinishedRun:
+def run(config: RunConfig, source: Manifest | str, *, console: Console, worker_logs: bool = False) -> FinishedRun:
     """Do everything between the annotations and the report, on the cluster of RAY_ADDRESS or on this machine.
 
     Args:
         config: of the run; a missing name is made from model and time.
-        manifest: the clips.
+        source: the clips; or the path or URI of a dataset that jobs/prepare_data.py has written.
         console: where progress goes.
         worker_logs: print the logs of Ray's workers too.
 
@@ -65,16 +68,20 @@ def run(config: RunConfig, manifest: Manifest, *, console: Console, worker_logs:
     config = complete(config)
     config.check_experts()
     train_augment(config)  # only to find a malformed RandAugment text now, and not on the workers
+    if config.data.decoder is not None:
+        check_decoder(config.data.decoder)
+    clips = source if isinstance(source, Manifest) else open_complete(source)
     for split in (TRAIN, VALIDATION):
-        manifest.split(split)
+        clips.split(split)
     check_writable(config.storage)
     local = connect(worker_logs=worker_logs)
     check_room(config, may_grow=not local, console=console)
     # On a worker, where the weights must be readable; a wrong file or size is found before hours of preparation.
-    for note in call_task(check_network, config, manifest.label_map):
+    for note in call_task(check_network, config, clips.label_map):
         console.print(f"weights: {note}", soft_wrap=True, highlight=False, markup=False)
-    dataset = prepare(manifest, config.storage, console)
+    dataset = prepare_run(clips, config.storage, console) if isinstance(clips, Manifest) else clips
     console.print(f"train: run '{config.name}', {config.optim.epochs} epochs, {config.scale.num_workers} workers")
+    write_configuration(config, f"{config.storage}/{config.name}")
     trained = train(config, dataset, console)
     views = config.test.temporal_views * config.test.spatial_crops
     console.print(f"evaluate: best checkpoint, {views} views of every validation clip")
@@ -166,8 +173,5 @@ def _write_results(
 
 def _videos(dataset: ShardedDataset, clip_ids: tuple[str, ...]) -> dict[str, Video]:
     rows = dataset.index.filter(pc.is_in(dataset.index["clip_id"], value_set=pa.array(clip_ids)))
-    media = read_media(dataset.uri, rows["shard"].to_pylist(), rows["row"].to_pylist())
-    return {
-        row["clip_id"]: Video(data=data, mime=mimetypes.guess_type(row["uri"])[0] or "video/mp4")
-        for row, data in zip(rows.to_pylist(), media, strict=True)
-    }
+    videos = {row["clip_id"]: playable(dataset, row) for row in rows.to_pylist()}
+    return {clip_id: video for clip_id, video in videos.items() if video is not None}

@@ -14,7 +14,7 @@ import ray.train
 from ray.data import ActorPoolStrategy
 
 from cast_ray.config import RunConfig
-from cast_ray.data.loader import MEDIA_COLUMNS, ClipLoader, wanted_by
+from cast_ray.data.loader import MEDIA_COLUMNS, clip_loader
 from cast_ray.data.pipeline import check_unreadable
 from cast_ray.data.shards import ShardedDataset
 from cast_ray.data.views import TestViews, frame_sampling
@@ -112,20 +112,19 @@ def _predicted(
 ) -> ray.data.Dataset:
     """The Ray Data graph: index rows -> all views of each clip -> probabilities."""
     test, scale = config.test, config.scale
-    loader = ClipLoader(
-        root=dataset.uri,
-        view=TestViews(
-            sampling=frame_sampling(config), temporal_views=test.temporal_views, spatial_crops=test.spatial_crops
-        ),
-        columns=(),
-        wanted=wanted_by(spec_of(config.model)),
+    view = TestViews(
+        sampling=frame_sampling(config), temporal_views=test.temporal_views, spatial_crops=test.spatial_crops
     )
     blocks = max(1, rows.num_rows // max(test.clips_per_batch, config.data.clips_per_task))
     clips = (
         ray.data.from_arrow(rows)
         .repartition(blocks)
         .map_batches(
-            loader, batch_size=test.clips_per_batch, batch_format="pyarrow", num_cpus=config.data.cpus_per_decode
+            clip_loader(dataset, config, view),
+            batch_size=test.clips_per_batch,
+            batch_format="pyarrow",
+            num_cpus=config.data.cpus_per_decode,
+            max_calls=config.data.tasks_per_decoder,
         )
     )
     return clips.map_batches(

@@ -11,10 +11,9 @@ import torch
 
 from cast_ray.config import ModelConfig, RunConfig, WeightsConfig
 from cast_ray.data.inputs import InputMaker
-from cast_ray.data.loader import MEDIA_COLUMNS, ClipLoader, wanted_by
+from cast_ray.data.loader import MEDIA_COLUMNS, clip_loader
 from cast_ray.data.manifest import TRAIN, Clip, Manifest
 from cast_ray.data.order import Position
-from cast_ray.data.shards import shard_plan, write_index, write_shard
 from cast_ray.data.views import TestViews, frame_sampling
 from cast_ray.evaluation.predict import _Model
 from cast_ray.labels import LabelMap
@@ -37,16 +36,13 @@ def config(request: pytest.FixtureRequest) -> RunConfig:
 
 
 @pytest.fixture(scope="module")
-def batch(config: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> dict:
+def batch(config: RunConfig, tmp_path_factory: pytest.TempPathFactory, sharded) -> dict:
     """Two views along time and three crops of a clip with sound, one without, and one that cannot be read."""
     clips = tuple(Clip(clip_id=name, uri=str(CLIPS / name), labels=(0, 0), split=TRAIN) for name in FILES)
     manifest = Manifest(clips=clips, label_map=LABELS)
-    root = str(tmp_path_factory.mktemp("shards"))
-    for plan in shard_plan(manifest):
-        write_shard(root, plan)
+    dataset = sharded(manifest, tmp_path_factory.mktemp("shards"))
     view = TestViews(sampling=frame_sampling(config), temporal_views=2, spatial_crops=3)
-    loader = ClipLoader(root=root, view=view, columns=(), wanted=wanted_by(spec_of(config.model)))
-    return loader(write_index(root, manifest).index)
+    return clip_loader(dataset, config, view)(dataset.index)
 
 
 @pytest.fixture(scope="module")
