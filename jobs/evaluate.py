@@ -12,13 +12,14 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 from rich.console import Console
 
 from cast_ray.command_line import parse
 from cast_ray.config import RunConfig
+from cast_ray.data.catalog.layouts import Layout, read_layout
 from cast_ray.errors import run_as_command
 
 
@@ -30,10 +31,10 @@ class Job:
     """Folder of one checkpoint."""
     data: str
     """Folder with the videos."""
-    annotations: str
-    """Folder with the official annotation files."""
-    layout: Literal["ssv2", "ek100"] = "ssv2"
-    """Layout of the annotations."""
+    annotations: str | None = None
+    """Folder with the annotation files."""
+    layout: Layout = "ssv2"
+    """Layout of the folders and annotation files."""
     output: Path | None = None
     """Parquet file to write the predictions to."""
     num_workers: int | None = None
@@ -43,14 +44,13 @@ class Job:
 def main() -> None:
     """Load, predict, print."""
     unset = tyro.MISSING
-    job = parse(Job, Job(checkpoint=unset, data=unset, annotations=unset), description=__doc__ or "")
+    job = parse(Job, Job(checkpoint=unset, data=unset), description=__doc__ or "")
 
     import ray.train
 
     from cast_ray.cluster import call_task, check_room, connect
-    from cast_ray.data.catalog import read_ek100, read_ssv2
     from cast_ray.data.manifest import VALIDATION
-    from cast_ray.data.prepare import prepare
+    from cast_ray.data.prepare import prepare_run
     from cast_ray.evaluation.metrics import evaluate
     from cast_ray.evaluation.predict import predict
     from cast_ray.evaluation.predictions import write_predictions
@@ -60,9 +60,9 @@ def main() -> None:
     console = Console()
     config = RunConfig.from_dict(read_state(job.checkpoint).config)
     config = dataclasses.replace(config, test=dataclasses.replace(config.test, num_workers=job.num_workers))
-    manifest = {"ssv2": read_ssv2, "ek100": read_ek100}[job.layout](job.data, job.annotations)
+    manifest = read_layout(job.layout, job.data, job.annotations)
     check_room(config, may_grow=not connect(), console=console)
-    dataset = prepare(manifest, config.storage, console)
+    dataset = prepare_run(manifest, config.storage, console)
     checkpoint = ray.train.Checkpoint(str(job.checkpoint.absolute()))
     evaluation = call_task(predict, checkpoint, dataset, VALIDATION, config)
     show(evaluate(evaluation.predictions), evaluation, console)

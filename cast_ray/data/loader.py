@@ -5,21 +5,32 @@ Shapes: B clips of a block, V views, T frames, U time steps, S x S pixels, F lab
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import functools
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from cast_ray.data.decode import Unreadable, UnreadableVideo, Video, frame_window, open_video
+from cast_ray.data.decode import Decoder, Unreadable, UnreadableVideo, Video, frame_window, open_media
+from cast_ray.data.media import WITHOUT_SOUND, Media, MediaFormat
 from cast_ray.data.order import PADDING
-from cast_ray.data.shards import read_media
+from cast_ray.data.shards import ShardedDataset, read_media
 from cast_ray.data.sound import HOP, SAMPLE_RATE, WINDOW, Samples, UnreadableSound, read_sound, samples_for
-from cast_ray.data.views import View
+from cast_ray.data.views import Occurrence, View
+from cast_ray.models.named import spec_of
 from cast_ray.models.spec import AUDIO, AUDIO_TIMES, VIDEO, VIDEO_TIMES, NetworkSpec
 
-__all__ = ["MEDIA_COLUMNS", "VIDEO_ALONE", "ClipLoader", "Wanted", "wanted_by"]
+if TYPE_CHECKING:
+    from cast_ray.config import RunConfig
+
+__all__ = ["MEDIA_COLUMNS", "VIDEO_ALONE", "ClipLoader", "Wanted", "clip_loader", "wanted_by"]
+
+Row = dict[str, Any]
+"""A row of the index, with its place in the order."""
 
 Content = dict[str, NDArray[Any]]
 """What is loaded of one clip, by column."""
@@ -27,7 +38,18 @@ Content = dict[str, NDArray[Any]]
 MEDIA_COLUMNS = ("frames", "video_times", "audio", "audio_columns", "audio_times")
 """Columns that are made of a clip's file, see `ClipLoader`."""
 
-_NEEDED = ("clip_id", "labels", "shard", "row", "start_s", "stop_s")
+_NEEDED = (
+    "clip_id",
+    "labels",
+    "shard",
+    "place",
+    "start_s",
+    "stop_s",
+    "reason",
+    "num_frames",
+    "fps",
+    "sound_codec",
+)
 """Index columns that loading itself needs."""
 
 
@@ -76,27 +98,39 @@ class ClipLoader:
 
     root: str
     """URI of the sharded dataset."""
+    stored: MediaFormat = field(default_factory=MediaFormat)
+    """How its media are stored."""
     view: View
     columns: tuple[str, ...]
     """Columns of the index rows to hand on beside `clip_id` and `labels`."""
     wanted: Wanted = VIDEO_ALONE
+    decoder: Decoder = "decord"
+    """What decodes encoded video."""
+    time_limit_s: float = 60.0
+    """Seconds after which opening a clip, or reading its frames or sound, is given up."""
 
     def __call__(self, rows: pa.Table) -> dict[str, Any]:
-        loaded = [self._load(row) for row in rows.select([*_NEEDED, *self.columns]).to_pylist()]
-        contents = [content for content, _ in loaded]
-        blank = self._blank()
+        media = self._blank(rows.num_rows)
+        valid, reasons = [], []
+        listed = rows.select([*_NEEDED, *self.columns]).to_pylist()
+        for _, copies in itertools.groupby(listed, key=_same_clip):
+            for content, reason in self._load(list(copies)):
+                for name, value in (content or {}).items():
+                    media[name][len(valid)] = value  # now, so that the clips are not in memory twice
+                valid.append(content is not None)
+                reasons.append(reason)
         return {
             "clip_id": np.array(rows["clip_id"].to_pylist(), dtype=object),
             "labels": np.array(rows["labels"].to_pylist(), dtype=np.int64),
-            **{name: np.stack([(content or blank)[name] for content in contents]) for name in blank},
-            "valid": np.array([content is not None for content in contents]),
-            "reason": np.array([reason for _, reason in loaded], dtype=object),
+            **media,
+            "valid": np.array(valid),
+            "reason": np.array(reasons, dtype=object),
             **{name: rows[name].to_numpy() for name in self.columns},
         }
 
-    def _blank(self) -> Content:
-        """What stands for a clip that cannot be read."""
-        wanted, views, sampling = self.wanted, self.view.views, self.view.sampling
+    def _blank(self, count: int) -> Content:
+        """Zeros, as they stand for a clip that cannot be read, for `count` clips."""
+        wanted, views, sampling = self.wanted, (count, *self.view.views), self.view.sampling
         blank: Content = {}
         if wanted.frames:
             blank["frames"] = np.zeros((*views, *sampling.shape), np.uint8)
@@ -110,50 +144,81 @@ class ClipLoader:
             blank["audio_times"] = np.zeros((*views, 2), np.float32)
         return blank
 
-    def _load(self, row: dict[str, Any]) -> tuple[Content | None, str]:
+    def _load(self, copies: Sequence[Row]) -> list[tuple[Content | None, str]]:
+        """Content and reason of rows that are one clip, which is read and decoded once for all of them."""
+        row = copies[0]
         if row.get("clip") == PADDING:
-            return None, ""
-        (data,) = read_media(self.root, [row["shard"]], [row["row"]])
-        content: Content = {}
+            return [(None, "")] * len(copies)
+        if row["num_frames"] is None:
+            return [(None, row["reason"])] * len(copies)
+        occurrences = [Occurrence(row["clip_id"], copy.get("epoch", 0), copy.get("view", 0)) for copy in copies]
+        media = read_media(self.root, row["shard"], row["place"], self._media_columns)
+        contents: list[Content] = [{} for _ in copies]
         reason = ""
         try:
             if self.wanted.frames:
-                content = self._seen(data, row)
+                contents = self._seen(media, row, occurrences)
             if self.wanted.sound_columns is not None:
-                sound, reason = self._sound(data, row)
-                content |= self._heard(sound, row, self.wanted.sound_columns)
+                sound, reason = self._sound(media, row)
+                for content, which in zip(contents, occurrences, strict=True):
+                    content |= self._heard(sound, which, self.wanted.sound_columns)
         except Unreadable as error:
-            return None, error.reason
-        return content, reason
+            return [(None, error.reason)] * len(copies)
+        return [(content, reason) for content in contents]
 
-    def _seen(self, data: bytes, row: dict[str, Any]) -> Content:
-        clip_id, epoch = row["clip_id"], row.get("epoch", 0)
-        video = open_video(data)
+    @functools.cached_property
+    def _media_columns(self) -> tuple[str, ...]:
+        columns = set()
+        if self.wanted.frames:
+            columns.add("frames" if self.stored.video == "jpeg" else "video")
+        if self.wanted.sound_columns is not None and self.stored.sound != "none":
+            columns.add("sound" if self.stored.sound == "16khz" else "video")
+        return tuple(sorted(columns))
+
+    def _seen(self, media: Media, row: Row, occurrences: Sequence[Occurrence]) -> list[Content]:
+        video = open_media(
+            media,
+            num_frames=row["num_frames"],
+            fps=row["fps"],
+            decoder=self.decoder,
+            time_limit_s=self.time_limit_s,
+        )
         first, count = frame_window(video, row["start_s"], row["stop_s"])
-        indices = self.view.frame_indices(count, clip_id, epoch)
-        content: Content = {
-            "frames": self.view.crop(video.frames(first + indices.reshape(-1)), clip_id, epoch),
-        }
+        indices = [self.view.frame_indices(count, which) for which in occurrences]
+        frames = video.frames(first + np.concatenate([each.reshape(-1) for each in indices]))
+        parts = np.split(frames, len(occurrences))
+        contents: list[Content] = [
+            {"frames": self.view.crop(part, which)} for part, which in zip(parts, occurrences, strict=True)
+        ]
         if self.wanted.frames_per_step is not None:
-            times = _step_times(video, indices, self.wanted.frames_per_step)
-            if self.view.views:  # one row per temporal view, for all its crops
-                times = np.repeat(times, self.view.views[0] // len(times), axis=0)
-            content["video_times"] = times
-        return content
+            for content, chosen in zip(contents, indices, strict=True):
+                times = _step_times(video, chosen, self.wanted.frames_per_step)
+                if self.view.views:  # one row per temporal view, for all its crops
+                    times = np.repeat(times, self.view.views[0] // len(times), axis=0)
+                content["video_times"] = times
+        return contents
 
-    def _sound(self, data: bytes, row: dict[str, Any]) -> tuple[Samples, str]:
+    def _sound(self, media: Media, row: Row) -> tuple[Samples, str]:
         """The clip's sound, empty if it has none, and why it is empty if it should not be."""
+        silence = np.zeros(0, np.int16)
         try:
-            sound = read_sound(data, row["start_s"], row["stop_s"])
+            if row["reason"]:  # found in preparation
+                raise UnreadableSound(row["reason"].removeprefix(WITHOUT_SOUND))
+            if not row["sound_codec"]:
+                return silence, ""
+            if media.sound is not None:  # this clip's alone, whatever its window in the video is
+                sound = read_sound(media.sound, time_limit_s=self.time_limit_s)
+            else:
+                sound = read_sound(media.video or b"", row["start_s"], row["stop_s"], time_limit_s=self.time_limit_s)
         except UnreadableSound as error:
             if not self.wanted.frames:
                 raise
-            return np.zeros(0, np.int16), f"used without its sound: {error.reason}"
-        return np.zeros(0, np.int16) if sound is None else sound, ""
+            return silence, WITHOUT_SOUND + error.reason
+        return silence if sound is None else sound, ""
 
-    def _heard(self, sound: Samples, row: dict[str, Any], columns: int) -> Content:
+    def _heard(self, sound: Samples, which: Occurrence, columns: int) -> Content:
         length = samples_for(columns)
-        starts = self.view.sound_starts(len(sound), length, row["clip_id"], row.get("epoch", 0))
+        starts = self.view.sound_starts(len(sound), length, which)
         pieces = [sound[start : start + length] for start in starts.reshape(-1)]
         padded = np.stack([np.pad(piece, (0, length - len(piece))) for piece in pieces])
         whole = np.array([max(0, (len(piece) - WINDOW) // HOP + 1) for piece in pieces])
@@ -164,6 +229,24 @@ class ClipLoader:
         if self.wanted.sound_times:
             content["audio_times"] = (np.stack([starts, starts + length], axis=-1) / SAMPLE_RATE).astype(np.float32)
         return content
+
+
+def clip_loader(dataset: ShardedDataset, config: RunConfig, view: View, columns: tuple[str, ...] = ()) -> ClipLoader:
+    """The loader of a dataset's clips for the network of a run."""
+    return ClipLoader(
+        root=dataset.uri,
+        stored=dataset.format,
+        view=view,
+        columns=columns,
+        wanted=wanted_by(spec_of(config.model)),
+        decoder=config.data.decoder or ("pyav" if dataset.format.video == "short-gop" else "decord"),
+        time_limit_s=config.data.decode_time_limit_s,
+    )
+
+
+def _same_clip(row: Row) -> tuple[Any, ...]:
+    """Repetitions of a clip follow one another in an epoch, see `cast_ray.data.order`."""
+    return row["clip_id"], row.get("epoch"), row.get("clip") == PADDING
 
 
 def _step_times(video: Video, indices: NDArray[np.int64], frames_per_step: int) -> NDArray[np.float32]:

@@ -10,15 +10,18 @@ from pathlib import Path
 import av
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import torch
 from torchvision.transforms.v2 import functional as V
 
+from cast_ray.data import loader
 from cast_ray.data.loader import MEDIA_COLUMNS, VIDEO_ALONE, ClipLoader, Wanted, wanted_by
 from cast_ray.data.manifest import TRAIN, Clip, Manifest
+from cast_ray.data.media import MediaFormat
 from cast_ray.data.order import PADDING
 from cast_ray.data.pipeline import ORDER_COLUMNS, broken_sounds, unreadable_clips
-from cast_ray.data.shards import ShardedDataset, shard_plan, write_index, write_shard
+from cast_ray.data.shards import ShardedDataset, read_media
 from cast_ray.data.sound import SAMPLE_RATE, read_sound, samples_for
 from cast_ray.data.views import CentreView, Sampling, TestViews, TrainView, frame_sampling
 from cast_ray.labels import NOUN, VERB, LabelMap
@@ -49,7 +52,7 @@ WHOLE = {"crop_area": (1.0, 1.0), "crop_ratio": (340 / 256, 340 / 256)}
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory) -> ShardedDataset:
+def dataset(tmp_path_factory, sharded) -> ShardedDataset:
     """Real clips, one of them corrupted, one with damaged sound, and windows of two."""
     noise = tmp_path_factory.mktemp("damaged") / "noise.mkv"
     noise.write_bytes(with_damaged_sound())
@@ -65,10 +68,7 @@ def dataset(tmp_path_factory) -> ShardedDataset:
         clip(clip_id="noise", uri=str(noise), labels=(0, 1)),
     )
     manifest = Manifest(clips=clips, label_map=LabelMap({VERB: ("take", "put"), NOUN: ("cup", "pan")}))
-    root = str(tmp_path_factory.mktemp("clips"))
-    for plan in shard_plan(manifest):
-        write_shard(root, plan)
-    return write_index(root, manifest)
+    return sharded(manifest, tmp_path_factory.mktemp("clips"))
 
 
 def with_damaged_sound() -> bytes:
@@ -101,7 +101,7 @@ def resized(frames: torch.Tensor, height: int, width: int) -> np.ndarray:
 
 
 def load(
-    dataset: ShardedDataset, view, *clip_ids: str, root: str | None = None, wanted: Wanted = VIDEO_ALONE, **order
+    dataset: ShardedDataset, view, /, *clip_ids: str, root: str | None = None, wanted: Wanted = VIDEO_ALONE, **order
 ) -> dict[str, np.ndarray]:
     """What the loader makes of a block of these clips; `order` gives the columns of the order, if there are any."""
     at = {row: place for place, row in enumerate(dataset.index["clip_id"].to_pylist())}
@@ -109,7 +109,8 @@ def load(
     for name in ORDER_COLUMNS if order else ():
         rows = rows.append_column(name, pa.array(order.get(name, [0] * len(clip_ids)), pa.int64()))
     columns = ORDER_COLUMNS if order else ()
-    return ClipLoader(root=root or dataset.uri, view=view, columns=columns, wanted=wanted)(rows)
+    place = root or dataset.uri
+    return ClipLoader(root=place, stored=dataset.format, view=view, columns=columns, wanted=wanted)(rows)
 
 
 def train_view(seed: int = 0, sampling: Sampling = UNIFORM, **crop) -> TrainView:
@@ -218,7 +219,7 @@ def test_an_unreadable_clip_keeps_its_place_and_says_why(dataset, view):
     assert block["clip_id"].tolist() == ["arm", "broken", "tall", "beyond"]
     assert block["labels"].tolist() == [[0, 1], [1, 0], [1, 1], [0, 0]]
     assert [bool(reason) for reason in block["reason"]] == [False, True, False, True]
-    assert "the video lasts 10.00 s" in block["reason"][3]
+    assert "the video ends at 10.00 s" in block["reason"][3]
     assert not block["frames"][[1, 3]].any()
     np.testing.assert_array_equal(block["frames"][[0, 2]], load(dataset, view, "arm", "tall", epoch=[0, 0])["frames"])
 
@@ -240,7 +241,7 @@ def test_padding_is_not_valid_has_no_reason_and_is_never_read(dataset, tmp_path)
 
 
 def test_the_columns_of_the_order_are_handed_on(dataset):
-    order = {"epoch": [3, 3], "step": [7, 8], "accumulation": [0, 1], "clip": [2, PADDING]}
+    order = {"epoch": [3, 3], "step": [7, 8], "accumulation": [0, 1], "clip": [2, PADDING], "view": [0, 1]}
     block = load(dataset, train_view(), "tall", "arm", **order)
     assert {name: block[name].tolist() for name in ORDER_COLUMNS} == order
     assert block["labels"].dtype == np.int64
@@ -405,3 +406,64 @@ def test_a_network_says_what_it_wants():
         Wanted(frames=True, sound_columns=300),
         Wanted(frames=True, frames_per_step=4, sound_columns=300, sound_times=True),
     ]
+
+
+def test_repetitions_of_a_clip_are_other_views_of_one_decoding(dataset, monkeypatch):
+    read = []
+    monkeypatch.setattr(loader, "read_media", lambda *place: read.append(place[2]) or read_media(*place))
+    alone = [load(dataset, train_view(), "arm", epoch=[1], view=[view])["frames"][0] for view in (0, 1)]
+    other = load(dataset, train_view(), "tall", epoch=[1])["frames"][0]
+    read.clear()
+    block = load(dataset, train_view(), "arm", "arm", "tall", epoch=[1] * 3, view=[0, 1, 0])
+    np.testing.assert_array_equal(block["frames"], [*alone, other])
+    assert len(read) == 2
+    assert not np.array_equal(*alone)
+
+
+@pytest.fixture(scope="module", params=["short-gop", "jpeg"])
+def converted(request: pytest.FixtureRequest, dataset: ShardedDataset, tmp_path_factory, sharded) -> ShardedDataset:
+    """Some of the same clips, stored in another way."""
+    index = dataset.index.to_pylist()
+    clips = [
+        Clip(
+            clip_id=row["clip_id"],
+            uri=row["uri"],
+            labels=tuple(row["labels"]),
+            split=TRAIN,
+            start_s=row["source_start_s"],
+            stop_s=row["source_stop_s"],
+        )
+        for row in index
+        if row["clip_id"] in ("arm", "broken", "tall", "window", "word", "noise")
+    ]
+    manifest = Manifest(clips=tuple(clips), label_map=dataset.label_map)
+    media_format = MediaFormat(video=request.param, sound="16khz")
+    return sharded(manifest, tmp_path_factory.mktemp(request.param), media_format)
+
+
+@pytest.mark.parametrize("view", [CentreView(sampling=UNIFORM), train_view(sampling=DENSE)], ids=["centre", "train"])
+def test_a_view_is_the_same_however_its_clip_is_stored(dataset, converted, view):
+    names = ("arm", "window", "tall")
+    stored = load(converted, view, *names, epoch=[2] * 3)["frames"].astype(float)
+    original = load(dataset, view, *names, epoch=[2] * 3)["frames"].astype(float)
+    error = ((stored - original) ** 2).mean((1, 2, 3, 4))
+    assert (10 * np.log10(255**2 / error) > [30, 30, 25]).all()  # "tall" is larger than what is stored
+
+
+def test_sound_of_its_own_is_that_of_the_video(dataset, converted):
+    view, wanted = CentreView(sampling=UNIFORM), Wanted(frames=True, sound_columns=100)
+    stored, original = (load(each, view, "word", "noise", "arm", wanted=wanted) for each in (converted, dataset))
+    assert stored["audio_columns"].tolist() == original["audio_columns"].tolist()
+    assert stored["audio_columns"][0] > 90
+    np.testing.assert_allclose(stored["audio"], original["audio"], atol=2)
+    assert stored["reason"][1].startswith("used without its sound: ")
+    assert stored["valid"].all()
+
+
+def test_a_quarantined_clip_is_not_read_and_keeps_its_reason(dataset, converted, monkeypatch):
+    block = load(converted, train_view(), "arm", "broken", epoch=[0, 0])
+    assert block["valid"].tolist() == [True, False]
+    row = converted.index.filter(pc.equal(converted.index["clip_id"], "broken")).to_pylist()[0]
+    assert block["reason"][1] == row["reason"] != ""
+    monkeypatch.setattr(loader, "read_media", lambda *place: pytest.fail("it was read"))
+    load(converted, train_view(), "broken", epoch=[0])

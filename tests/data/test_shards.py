@@ -1,21 +1,27 @@
-"""Shards: what goes in comes out, and what is not complete is not there."""
+"""Shards: what goes in comes out, and what is not complete or not as it was written is not taken for it."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
+import random
+import uuid
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from cast_ray.data import shards
 from cast_ray.data.manifest import TRAIN, VALIDATION, Clip, Manifest
+from cast_ray.data.media import Facts, Media, MediaFormat, StoredClip
 from cast_ray.data.shards import (
     ShardedDataset,
-    check_writable,
     fingerprint,
+    finished_shard,
+    open_complete,
     open_dataset,
     read_media,
     shard_plan,
@@ -26,11 +32,11 @@ from cast_ray.errors import UserError
 from cast_ray.labels import NOUN, VERB, LabelMap
 
 LABELS = LabelMap({VERB: ("take", "put", "öffnen"), NOUN: ("cup", "pan")})
-NUM_TRAIN, NUM_VALIDATION = 300, 3
-
-
-def content(clip: Clip) -> bytes:
-    return clip.clip_id.encode() * 3
+NUM_TRAIN, NUM_VALIDATION = 40, 3
+PER_SHARD = 16
+FORMAT = MediaFormat()
+FACTS = Facts(num_frames=60, fps=12.5, width=340, height=256, video_codec="h264", sound_codec="", source="vp9 427x240")
+QUARANTINED = "clip-7"
 
 
 @pytest.fixture
@@ -41,186 +47,352 @@ def manifest(tmp_path: Path) -> Manifest:
     for number in range(NUM_TRAIN + NUM_VALIDATION):
         split = VALIDATION if number in (1, 3, 5) else TRAIN
         window = {"start_s": number / 4, "stop_s": number / 4 + 1.5} if number % 2 else {}
+        uri = str(tmp_path / "videos" / f"{number}.mp4")
         clips.append(
-            Clip(
-                clip_id=f"clip-{number}",
-                uri=str(tmp_path / "videos" / f"{number}.mp4"),
-                labels=(number % 3, number % 2),
-                split=split,
-                **window,
-            )
+            Clip(clip_id=f"clip-{number}", uri=uri, labels=(number % 3, number % 2), split=split, **window),
         )
-        Path(clips[-1].uri).write_bytes(content(clips[-1]))
+        Path(uri).write_bytes(b"video")
     return Manifest(clips=tuple(clips), label_map=LABELS)
 
 
+def media(clip: Clip) -> Media:
+    """Encoded video, video and sound apart, frames and sound, or sound alone."""
+    name = clip.clip_id.encode()
+    number = int(clip.clip_id.removeprefix("clip-"))
+    sound = b"sound of " + name
+    frames = tuple(name * (frame % 7) for frame in range(number * 50))
+    kinds = [
+        Media(video=name * 1000),
+        Media(video=name * 3, sound=sound),
+        Media(frames=frames, sound=sound),
+        Media(sound=sound),
+    ]
+    return kinds[number % len(kinds)]
+
+
+def stored(clips: Sequence[Clip]) -> Iterator[StoredClip]:
+    for clip in clips:
+        if clip.clip_id == QUARANTINED:
+            yield StoredClip(clip=clip, reason="no frame can be decoded")
+        else:
+            yield StoredClip(clip=clip, media=media(clip), facts=FACTS, start_s=0.25, stop_s=clip.stop_s)
+
+
 def write(root: str, manifest: Manifest) -> ShardedDataset:
-    for plan in shard_plan(manifest):
-        write_shard(root, plan)
-    return write_index(root, manifest)
+    plans = shard_plan(manifest, PER_SHARD)
+    return write_index(root, manifest, FORMAT, [write_shard(root, plan.path, stored(plan.clips)) for plan in plans])
 
 
-def visible(folder: Path) -> list[str]:
-    """Files that a reader would look at."""
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.suffix in (".parquet", ".json"))
+def files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-@pytest.mark.parametrize("as_uri", [False, True], ids=["path", "uri"])
-def test_a_prepared_dataset_gives_back_every_clip_with_its_video(tmp_path, manifest, as_uri):
-    root = (tmp_path / "data").as_uri() if as_uri else str(tmp_path / "data")
+def check_content(dataset: ShardedDataset, manifest: Manifest) -> None:
+    """Every row is its clip's, with its media."""
+    rows = dataset.index.to_pylist()
+    assert sorted(row["clip_id"] for row in rows) == sorted(clip.clip_id for clip in manifest.clips)
+    clips = {clip.clip_id: clip for clip in manifest.clips}
+    for row in rows:
+        clip = clips[row["clip_id"]]
+        assert (tuple(row["labels"]), row["split"], row["uri"]) == (clip.labels, clip.split, clip.uri)
+        assert (row["source_start_s"], row["source_stop_s"]) == (clip.start_s, clip.stop_s)
+        found = read_media(dataset.uri, row["shard"], row["place"])
+        if row["clip_id"] == QUARANTINED:
+            assert (row["reason"], row["num_frames"], row["bytes"]) == ("no frame can be decoded", None, 0)
+            assert found == Media()
+        else:
+            assert {name: row[name] for name in dataclasses.asdict(FACTS)} == dataclasses.asdict(FACTS)
+            assert (row["start_s"], row["stop_s"], row["bytes"]) == (0.25, clip.stop_s, found.size)
+            assert found == media(clip)
+
+
+@pytest.mark.parametrize("kind", ["path", "uri", "s3"])
+def test_a_prepared_dataset_gives_back_every_clip_with_its_media(tmp_path, manifest, kind, s3_bucket):
+    folder = tmp_path / "data"
+    root = {"path": str(folder), "uri": folder.as_uri(), "s3": f"{s3_bucket}/some/data"}[kind]
     assert open_dataset(root) is None
     written = write(root, manifest)
     opened = open_dataset(root)
+    assert opened is not None
     assert opened.label_map == written.label_map == LABELS
-    assert opened.fingerprint == written.fingerprint == fingerprint(manifest)
+    assert opened.fingerprint == written.fingerprint == fingerprint(manifest, FORMAT)
+    assert opened.format == FORMAT
     assert opened.index.equals(written.index)
+    check_content(opened, manifest)
+    assert opened.split(TRAIN).num_rows == NUM_TRAIN
+    assert opened.quarantined["clip_id"].to_pylist() == [QUARANTINED]
+
+
+def test_the_index_of_shards_that_were_there_is_that_of_new_ones(tmp_path, manifest):
+    dataset = write(str(tmp_path / "data"), manifest)
+    again = [finished_shard(dataset.uri, plan.path) for plan in shard_plan(manifest, PER_SHARD)]
+    assert write_index(dataset.uri, manifest, FORMAT, again).index.equals(dataset.index)
+    assert finished_shard(dataset.uri, "train/shard-00009.parquet") is None
+
+
+def test_a_shard_is_plain_parquet_that_any_reader_understands(tmp_path, manifest):
+    write(str(tmp_path / "data"), manifest)
+    rows = pq.read_table(tmp_path / "data" / TRAIN / "shard-00000.parquet").to_pylist()
+    assert len(rows) == PER_SHARD
+    for row in rows:
+        clip = next(clip for clip in manifest.clips if clip.clip_id == row["clip_id"])
+        expected = Media() if clip.clip_id == QUARANTINED else media(clip)
+        frames = None if row["frames"] is None else tuple(row["frames"])
+        assert Media(video=row["video"], frames=frames, sound=row["sound"]) == expected
+
+
+def test_only_the_media_that_are_asked_for_are_read(tmp_path, manifest):
+    dataset = write(str(tmp_path / "data"), manifest)
+    for row in dataset.index.to_pylist():
+        for columns in (("video",), ("frames",), ("sound",), ("video", "frames"), ()):
+            whole = read_media(dataset.uri, row["shard"], row["place"])
+            part = {name: getattr(whole, name) for name in columns}
+            assert read_media(dataset.uri, row["shard"], row["place"], columns) == Media(**part)
+
+
+def test_many_threads_read_at_once(tmp_path, manifest):
+    dataset = write(str(tmp_path / "data"), manifest)
+    clips = {clip.clip_id: clip for clip in manifest.clips}
+    rows = [row for row in dataset.index.to_pylist() if row["clip_id"] != QUARANTINED] * 20
+    random.Random(0).shuffle(rows)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda row: read_media(dataset.uri, row["shard"], row["place"]), rows))
+    assert found == [media(clips[row["clip_id"]]) for row in rows]
+
+
+def test_a_clip_costs_one_read_of_its_media(tmp_path, manifest):
+    """Bytes read from files by this process, as the kernel counts them."""
+    dataset = write(str(tmp_path / "data"), manifest)
+    row = next(row for row in dataset.index.to_pylist() if row["clip_id"] == "clip-12")
+    read_media(dataset.uri, row["shard"], row["place"])  # the shard is open now
+
+    def counted() -> tuple[int, int]:
+        figures = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
+        return int(figures["rchar"]), int(figures["syscr"])
+
+    bare = [counted(), counted()]
+    read_media(dataset.uri, row["shard"], row["place"])
+    after = counted()
+    bytes_read, calls = (after[i] - bare[1][i] - (bare[1][i] - bare[0][i]) for i in (0, 1))
+    assert bytes_read <= row["bytes"] + 64
+    assert calls <= 2
+
+
+def test_clips_of_one_recording_are_neighbours_and_splits_stay_apart():
+    clips = [
+        Clip(clip_id=f"{number}", uri=f"{number % 3}.mp4", labels=(0,), split=TRAIN if number % 4 else VALIDATION)
+        for number in range(40)
+    ]
+    plans = shard_plan(Manifest(clips=tuple(clips), label_map=LabelMap({"label": ("a",)})), 8)
+    assert sorted(clip.clip_id for plan in plans for clip in plan.clips) == sorted(clip.clip_id for clip in clips)
     for split in (TRAIN, VALIDATION):
-        rows = opened.split(split)
-        media = read_media(root, rows["shard"].to_pylist(), rows["row"].to_pylist())
-        read = [
-            Clip(**{name: row[name] for name in ("clip_id", "uri", "split", "start_s", "stop_s")}, labels=tuple(labels))
-            for row, labels in zip(rows.to_pylist(), rows["labels"].to_pylist(), strict=True)
-        ]
-        assert tuple(read) == manifest.split(split)
-        assert list(media) == [content(clip) for clip in read]
+        mine = [plan for plan in plans if plan.path.startswith(f"{split}/")]
+        assert len({plan.path for plan in mine}) == len(mine)
+        assert all(len(plan.clips) == 8 for plan in mine[:-1])
+        uris = [clip.uri for plan in mine for clip in plan.clips]
+        changes = sum(before != after for before, after in itertools.pairwise(uris))
+        assert changes == len(set(uris)) - 1
+        assert {clip.split for plan in mine for clip in plan.clips} == {split}
 
 
-def test_videos_come_in_any_order_and_as_often_as_asked(tmp_path, manifest):
-    dataset = write(str(tmp_path / "data"), manifest)
-    rows = dataset.split(TRAIN).to_pylist()
-    wanted = np.random.default_rng(0).integers(0, len(rows), 40)
-    media = read_media(dataset.uri, [rows[i]["shard"] for i in wanted], [rows[i]["row"] for i in wanted])
-    assert list(media) == [content(manifest.split(TRAIN)[i]) for i in wanted]
+# What is not complete
 
 
-def test_a_clip_can_be_read_without_reading_its_shard(tmp_path, manifest):
-    dataset = write(str(tmp_path / "data"), manifest)
-    files = sorted((tmp_path / "data" / TRAIN).glob("*.parquet"))
-    assert len(files) > 1
-    assert sum(pq.ParquetFile(file).num_row_groups for file in files) == dataset.split(TRAIN).num_rows == NUM_TRAIN
+def test_a_shard_that_broke_off_in_the_middle_is_never_visible_and_is_written_again(tmp_path, manifest):
+    def failing(clips: Sequence[Clip]) -> Iterator[StoredClip]:
+        yield from stored(clips[:5])
+        raise RuntimeError("power failure")
 
-
-def test_a_missing_video_leaves_no_shard_behind_and_names_the_clip(tmp_path, manifest):
-    Path(manifest.clips[4].uri).unlink()
-    with pytest.raises(UserError, match=rf"cannot read the video of clip 'clip-4' at {manifest.clips[4].uri}"):
-        write(str(tmp_path / "data"), manifest)
-    assert visible(tmp_path / "data") == []
-    assert open_dataset(str(tmp_path / "data")) is None
-
-
-def test_a_shard_that_broke_off_in_the_middle_is_never_visible_and_is_written_again(tmp_path, manifest, monkeypatch):
-    rows = 0
-
-    class Failing(pq.ParquetWriter):
-        def write_table(self, *args, **kwargs):
-            nonlocal rows
-            rows += 1
-            if rows == 260:  # in the second shard
-                raise RuntimeError("power failure")
-            super().write_table(*args, **kwargs)
-
-    root = str(tmp_path / "data")
-    with monkeypatch.context() as patched:
-        patched.setattr(shards.pq, "ParquetWriter", Failing)
-        with pytest.raises(RuntimeError, match="power failure"):
-            write(root, manifest)
-    assert visible(tmp_path / "data") == ["train/shard-00000.parquet"]
+    root, plans = str(tmp_path / "data"), shard_plan(manifest, PER_SHARD)
+    write_shard(root, plans[0].path, stored(plans[0].clips))
+    with pytest.raises(RuntimeError, match="power failure"):
+        write_shard(root, plans[1].path, failing(plans[1].clips))
+    assert files(tmp_path / "data") == [plans[0].path]
     assert open_dataset(root) is None
-
-    write(root, manifest)
-    rows = open_dataset(root).index
-    media = read_media(root, rows["shard"].to_pylist(), rows["row"].to_pylist())
-    assert sorted(media) == sorted(content(clip) for clip in manifest.clips)
+    with pytest.raises(
+        UserError, match=rf"no complete prepared dataset at '{root}'; .* run the same preparation again"
+    ):
+        open_complete(root)
+    check_content(write(root, manifest), manifest)
 
 
 @pytest.mark.parametrize("file", ["index.parquet", "dataset.json"])
 def test_a_dataset_whose_last_files_broke_off_does_not_count_as_complete(tmp_path, manifest, monkeypatch, file):
     root = str(tmp_path / "data")
-    for plan in shard_plan(manifest):
-        write_shard(root, plan)
+    rows = [write_shard(root, plan.path, stored(plan.clips)) for plan in shard_plan(manifest, PER_SHARD)]
+    whole = shards.written_whole
 
-    def fail(*args, **kwargs):
-        raise RuntimeError("power failure")
+    def failing(storage, path, **options):
+        if path.endswith(file):
+            raise RuntimeError("power failure")
+        return whole(storage, path, **options)
 
     with monkeypatch.context() as patched:
-        patched.setattr(*((shards.pq, "write_table") if file == "index.parquet" else (shards.json, "dumps")), fail)
+        patched.setattr(shards, "written_whole", failing)
         with pytest.raises(RuntimeError, match="power failure"):
-            write_index(root, manifest)
+            write_index(root, manifest, FORMAT, rows)
     assert open_dataset(root) is None
-    write_index(root, manifest)
-    assert open_dataset(root).index.num_rows == NUM_TRAIN + NUM_VALIDATION
+    write_index(root, manifest, FORMAT, rows)
+    check_content(open_complete(root), manifest)
 
 
-def test_a_finished_shard_is_kept_and_its_videos_are_not_read_again(tmp_path, manifest):
-    root, plan = str(tmp_path / "data"), shard_plan(manifest)[0]
-    size = write_shard(root, plan)
-    path = tmp_path / "data" / plan.path
-    before = path.stat()
-    assert size == before.st_size
-    for clip in plan.clips:
-        Path(clip.uri).unlink()
-    assert write_shard(root, plan) == size
-    assert path.stat() == before
+def test_a_full_disk_leaves_nothing_half_written_and_keeps_what_is_complete(tmp_path, manifest, monkeypatch):
+    """The disk is /dev/full, which has no space left: the system says so, not a mock."""
+    root, plans = str(tmp_path / "data"), shard_plan(manifest, PER_SHARD)
+    write_shard(root, plans[0].path, stored(plans[0].clips))
+    before = (tmp_path / "data" / plans[0].path).read_bytes()
+    name = uuid.uuid4()
+    (tmp_path / "data" / f"{plans[1].path}.{name.hex}.part").symlink_to("/dev/full")
+    with monkeypatch.context() as patched:
+        patched.setattr("cast_ray.data.storage.uuid.uuid4", lambda: name)
+        with pytest.raises(UserError, match=rf"no space left to write '.*{plans[1].path}'; free some and start again"):
+            write_shard(root, plans[1].path, stored(plans[1].clips))
+    assert files(tmp_path / "data") == [plans[0].path]
+    assert (tmp_path / "data" / plans[0].path).read_bytes() == before
+    check_content(write(root, manifest), manifest)
 
 
-def test_a_dataset_of_another_format_version_is_refused(tmp_path, manifest):
-    root = tmp_path / "data"
-    write(str(root), manifest)
-    head = json.loads((root / "dataset.json").read_text())
-    (root / "dataset.json").write_text(json.dumps(head | {"format_version": 99}))
+def test_of_two_jobs_that_write_one_shard_at_once_the_first_ones_stays(tmp_path, manifest):
+    root, plan = str(tmp_path / "data"), shard_plan(manifest, PER_SHARD)[0]
+    others = []
+
+    def overtaken(clips: Sequence[Clip]) -> Iterator[StoredClip]:
+        yield from stored(clips)
+        others.append(write_shard(root, plan.path, (dataclasses.replace(c, reason="slow") for c in stored(clips))))
+
+    rows = write_shard(root, plan.path, overtaken(plan.clips))
+    assert rows.equals(others[0])
+    assert "slow" in rows["reason"].to_pylist()
+    assert files(tmp_path / "data") == [plan.path]
+
+
+# What is not as it was written
+
+
+def test_a_missing_or_cut_shard_is_found_when_the_dataset_is_opened(tmp_path, manifest):
+    dataset = write(str(tmp_path / "data"), manifest)
+    path = tmp_path / "data" / TRAIN / "shard-00001.parquet"
+    content = path.read_bytes()
+    path.write_bytes(content[:-9])
     with pytest.raises(
-        UserError, match=rf"the dataset at {root} has format version 99, this program reads \d+; prepare"
+        UserError, match=rf"1 of 4 shards .* train/shard-00001.parquet is {len(content) - 9} bytes long"
     ):
-        open_dataset(str(root))
+        open_dataset(dataset.uri)
+    path.unlink()
+    with pytest.raises(UserError, match=r"1 of 4 shards .* train/shard-00001.parquet is missing; remove these shards"):
+        open_dataset(dataset.uri)
+
+
+@pytest.mark.parametrize("damage", ["cut", "other"])
+def test_a_shard_that_changes_later_is_found_when_a_clip_is_read(tmp_path, manifest, damage):
+    dataset = write(str(tmp_path / "data"), manifest)
+    row = next(row for row in dataset.index.to_pylist() if row["row"] == PER_SHARD - 1)
+    path = tmp_path / "data" / row["shard"]
+    content = path.read_bytes()
+    path.write_bytes(content[: row["place"][0] + 1] if damage == "cut" else content[::-1])
+    with pytest.raises(
+        UserError, match=rf"shard {row['shard']} of {dataset.uri} is damaged: .*; remove it and dataset"
+    ):
+        read_media(dataset.uri, row["shard"], row["place"])
+    with pytest.raises(
+        UserError, match=rf"shard {row['shard']} of {dataset.uri} is damaged: .*; remove it and dataset"
+    ):
+        finished_shard(dataset.uri, row["shard"])
+
+
+def test_a_shard_that_vanishes_is_named(tmp_path, manifest):
+    dataset = write(str(tmp_path / "data"), manifest)
+    row = dataset.index.to_pylist()[0]
+    (tmp_path / "data" / row["shard"]).unlink()
+    with pytest.raises(UserError, match=rf"no access to shard {row['shard']} of {dataset.uri}: .*No such file"):
+        read_media(dataset.uri, row["shard"], row["place"])
+
+
+def test_shards_that_this_node_does_not_see_are_refused(tmp_path, manifest):
+    root = str(tmp_path / "data")
+    rows = [write_shard(root, plan.path, stored(plan.clips)) for plan in shard_plan(manifest, PER_SHARD)]
+    (tmp_path / "data" / TRAIN / "shard-00001.parquet").unlink()
+    with pytest.raises(UserError, match=r"1 of 4 shards, for example train/shard-00001.parquet, .* all nodes share"):
+        write_index(root, manifest, FORMAT, rows)
+
+
+def test_a_dataset_or_shard_of_another_format_version_is_refused(tmp_path, manifest, monkeypatch):
+    root = tmp_path / "data"
+    dataset = write(str(root), manifest)
+    monkeypatch.setattr(shards, "FORMAT_VERSION", 99)
+    with pytest.raises(UserError, match=rf"the dataset at {root} has format version 2, this program reads 99; prepare"):
+        open_dataset(dataset.uri)
+    with pytest.raises(UserError, match=r"shard train/shard-00000.parquet of .* has format version 2, .* reads 99"):
+        finished_shard(dataset.uri, "train/shard-00000.parquet")
+
+
+def test_a_parquet_file_that_is_no_shard_is_refused(tmp_path, manifest):
+    dataset = write(str(tmp_path / "data"), manifest)
+    pq.write_table(dataset.index, tmp_path / "data" / TRAIN / "shard-00000.parquet")
+    with pytest.raises(UserError, match="has format version none, this program reads 2"):
+        finished_shard(dataset.uri, "train/shard-00000.parquet")
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("dataset.json", b"{"),
+        ("dataset.json", b"[]"),
+        ("dataset.json", b'{"format_version": 2}'),
+        ("index.parquet", b"PAR1"),
+    ],
+)
+def test_damaged_files_beside_the_shards_are_named_with_the_way_out(tmp_path, manifest, file, content):
+    dataset = write(str(tmp_path / "data"), manifest)
+    (tmp_path / "data" / file).write_bytes(content)
+    with pytest.raises(UserError, match=rf"dataset.json or index.parquet of the dataset at {dataset.uri} is damaged"):
+        open_dataset(dataset.uri)
+
+
+def test_an_index_of_other_clips_is_refused(tmp_path, manifest):
+    dataset = write(str(tmp_path / "data"), manifest)
+    head = json.loads((tmp_path / "data" / "dataset.json").read_text())
+    (tmp_path / "data" / "dataset.json").write_text(json.dumps(head | {"clips": 44}))
+    with pytest.raises(UserError, match="43 clips in the index instead of 44"):
+        open_dataset(dataset.uri)
 
 
 def test_an_empty_split_of_a_prepared_dataset_is_refused(tmp_path, manifest):
-    only_training = dataclasses.replace(manifest, clips=manifest.split(TRAIN))
-    dataset = write(str(tmp_path / "data"), only_training)
+    dataset = write(str(tmp_path / "data"), dataclasses.replace(manifest, clips=manifest.split(TRAIN)))
     with pytest.raises(UserError, match="has no clips in split 'validation'"):
         dataset.split(VALIDATION)
 
 
-@pytest.mark.parametrize("uri", ["nowhere://bucket/clips", "://x"])
-def test_storage_that_cannot_be_opened_is_refused_with_an_example(uri):
-    with pytest.raises(UserError, match=rf"cannot open storage '{uri}': .*s3://bucket/path"):
-        open_dataset(uri)
+# The fingerprint
 
 
 @pytest.mark.parametrize(
     "change",
-    [
-        {"clip_id": "other"},
-        {"uri": "/elsewhere/0.mp4"},
-        {"labels": (1, 0)},
-        {"split": VALIDATION},
-        {"start_s": 0.0},
-        {"stop_s": 2.0},
-    ],
+    [{"clip_id": "other"}, {"labels": (1, 0)}, {"split": VALIDATION}, {"start_s": 0.0}, {"stop_s": 2.0}],
     ids=lambda change: next(iter(change)),
 )
 def test_the_fingerprint_knows_everything_about_a_clip(manifest, change):
     changed = (dataclasses.replace(manifest.clips[0], **change), *manifest.clips[1:])
-    assert fingerprint(dataclasses.replace(manifest, clips=changed)) != fingerprint(manifest)
+    assert fingerprint(dataclasses.replace(manifest, clips=changed), FORMAT) != fingerprint(manifest, FORMAT)
 
 
-def test_the_fingerprint_knows_the_order_and_the_label_map_and_nothing_else(manifest):
+def test_the_fingerprint_knows_order_label_map_format_and_the_files_sizes(manifest):
     renamed = LabelMap({VERB: ("take", "put", "open"), NOUN: ("cup", "pan")})
     others = [
         dataclasses.replace(manifest, clips=manifest.clips[::-1]),
         dataclasses.replace(manifest, clips=manifest.clips[:-1]),
         dataclasses.replace(manifest, label_map=renamed),
     ]
-    assert len({fingerprint(other) for other in [manifest, *others]}) == 4
-    assert fingerprint(Manifest(clips=tuple(manifest.clips), label_map=LABELS)) == fingerprint(manifest)
+    found = {fingerprint(other, FORMAT) for other in [manifest, *others]}
+    found.add(fingerprint(manifest, MediaFormat(video="jpeg", sound="none")))
+    assert fingerprint(Manifest(clips=tuple(manifest.clips), label_map=LABELS), FORMAT) in found
+    Path(manifest.clips[0].uri).write_bytes(b"another video")
+    found.add(fingerprint(manifest, FORMAT))
+    assert len(found) == 6
 
 
-def test_storage_that_can_be_written_is_made_and_left_empty(tmp_path):
-    check_writable(str(tmp_path / "new" / "folder"))
-    assert list((tmp_path / "new" / "folder").iterdir()) == []
-
-
-def test_storage_that_cannot_be_written_is_refused_before_any_work(tmp_path):
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(UserError, match=rf"cannot write to storage '{tmp_path}/file/runs': .*; give a folder or URI"):
-        check_writable(str(tmp_path / "file" / "runs"))
+def test_missing_videos_are_counted_and_named_before_any_work(manifest):
+    for clip in manifest.clips[4:9]:
+        Path(clip.uri).unlink()
+    with pytest.raises(UserError, match=rf"5 of 43 video files are not there, for example {manifest.clips[4].uri}, "):
+        fingerprint(manifest, FORMAT)

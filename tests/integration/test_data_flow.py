@@ -16,7 +16,7 @@ from cast_ray.data.loader import ClipLoader
 from cast_ray.data.manifest import TRAIN
 from cast_ray.data.order import PADDING, EpochPlan, Position
 from cast_ray.data.pipeline import ORDER_COLUMNS, PassPlan, iterate_run, pass_dataset, unreadable_clips
-from cast_ray.data.prepare import prepare
+from cast_ray.data.prepare import prepare_run
 from cast_ray.data.shards import ShardedDataset
 from cast_ray.data.synthetic import write_dataset
 from cast_ray.data.views import Sampling, TrainView
@@ -31,7 +31,7 @@ def dataset(head, tmp_path_factory: pytest.TempPathFactory) -> ShardedDataset:
     clips = write_dataset(folder / "clips", layout="ssv2", train_clips=TRAIN_CLIPS, validation_clips=8)
     shutil.copy(Path(__file__).parents[1] / "clips" / "corrupted.mp4", clips.videos / "7.mp4")
     ray.init(address=head.gcs, log_to_driver=False, configure_logging=False)
-    yield prepare(read_ssv2(clips.videos, clips.annotations), str(folder / "runs"), Console(quiet=True))
+    yield prepare_run(read_ssv2(clips.videos, clips.annotations), str(folder / "runs"), Console(quiet=True))
     ray.shutdown()
 
 
