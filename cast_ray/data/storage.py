@@ -60,6 +60,8 @@ def filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
         raise UserError(
             f"cannot open storage '{uri}': {error}; give a folder, or a URI such as s3://bucket/path"
         ) from error
+    if not path:
+        raise UserError(f"storage '{uri}' names no bucket; give a URI such as s3://bucket/path")
     return _with_timeouts(storage) if isinstance(storage, pafs.S3FileSystem) else storage, path
 
 

@@ -237,3 +237,9 @@ def test_options_of_a_uri_stay_at_its_end():
     assert joined("s3://bucket/x?region=eu", "shards", "1") == "s3://bucket/x/shards/1?region=eu"
     assert joined("s3://bucket/x/", "shards") == "s3://bucket/x/shards"
     assert joined("/data/what?/x", "shards") == "/data/what?/x/shards"
+
+
+@pytest.mark.parametrize("uri", ["s3://", "gs://"])
+def test_a_uri_without_a_bucket_is_refused(uri):
+    with pytest.raises(UserError, match="names no bucket"):
+        filesystem(uri)

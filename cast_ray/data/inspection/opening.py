@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow.fs as pafs
 
 from cast_ray.data.shards import ShardedDataset, open_complete, open_dataset
-from cast_ray.data.storage import filesystem, retried
+from cast_ray.data.storage import filesystem, joined, retried
 from cast_ray.errors import UserError
 
 __all__ = ["open_at"]
@@ -53,7 +53,7 @@ def _below(root: str) -> dict[str, bool]:
         for info in storage.get_file_info(pafs.FileSelector(folder)):
             complete = _is_file(storage, f"{info.path}/{COMPLETE}")
             if complete or _is_file(storage, f"{info.path}/{BEGUN}"):
-                found[f"{root.rstrip('/')}/{info.path.removeprefix(f'{base}/')}"] = complete
+                found[joined(root, info.path.removeprefix(f"{base}/"))] = complete
     return dict(sorted(found.items()))
 
 
