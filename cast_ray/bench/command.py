@@ -19,6 +19,7 @@ __all__ = ["main"]
 USAGE = """usage: cast-ray bench COMMAND [FLAGS]
 
   model   speed and memory of a model's inference and training step, beside what the device can do
+  data    speed and memory of the input pipeline, beside PyTorch's DataLoader over video files
 
 `cast-ray bench COMMAND --help` explains one command.
 """
@@ -80,22 +81,39 @@ class Model:
 
 
 def main(arguments: list[str]) -> int:
-    """Run `cast-ray bench ARGUMENTS`; returns the exit status, 1 if no variant could run."""
+    """Run `cast-ray bench ARGUMENTS`; returns the exit status, 1 if nothing could be measured."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE, end="")  # noqa: T201
         return 0
-    if arguments[0] != "model":
-        raise UserError(f"unknown command 'bench {arguments[0]}'; use one of ['model']")
+    commands = {"model": _model, "data": _data}
+    if arguments[0] not in commands:
+        raise UserError(f"unknown command 'bench {arguments[0]}'; use one of {list(commands)}")
+    report, measured = commands[arguments[0]](arguments[1:], Console(stderr=True))
+    print(json.dumps(report, indent=2))  # noqa: T201
+    return 0 if measured else 1
+
+
+def _model(arguments: list[str], progress: Console) -> tuple[dict[str, Any], bool]:
+    """The report, and whether any variant could run."""
     settings = parse(
         Model,
         Model(model=tyro.MISSING),
         description=DESCRIPTION,
-        arguments=arguments[1:],
+        arguments=arguments,
         program="cast-ray bench model",
     )
-    report = _bench_model(settings, Console(stderr=True))
-    print(json.dumps(report, indent=2))  # noqa: T201
-    return 0 if any("reason" not in result for result in report["results"]) else 1
+    report = _bench_model(settings, progress)
+    return report, any("reason" not in result for result in report["results"])
+
+
+def _data(arguments: list[str], progress: Console) -> tuple[dict[str, Any], bool]:
+    """The report, and whether any path could run."""
+    from cast_ray.bench.data import DESCRIPTION, Data, bench_data
+
+    settings = parse(Data, Data(), description=DESCRIPTION, arguments=arguments, program="cast-ray bench data")
+    report = bench_data(settings, progress)
+    paths = [path for kind in report["kinds"].values() for path in kind["paths"].values()]
+    return report, any("reason" not in path for path in paths)
 
 
 def _bench_model(settings: Model, progress: Console) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def test_a_real_measurement_in_a_process_of_its_own(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["data"], "unknown command 'bench data'"),
+        (["speed"], "unknown command 'bench speed'"),
         (["model", "--model", "cast_huge"], "cast_huge"),
         (["model", "--model", "cast_tiny", "--batch", "0"], "--batch is 0"),
         (["model", "--model", "cast_tiny", "--steps", "0"], "--steps is 0"),
