@@ -10,19 +10,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from cast_ray.errors import UserError
+from cast_ray.evaluation.alignment import aligned_rows
 from cast_ray.evaluation.metrics import evaluate
 from cast_ray.evaluation.predictions import Predictions, read_predictions, write_predictions
 
 __all__ = ["combine", "parse_take", "run"]
-
-FILE_NAME = "predictions.parquet"
-"""What a run calls its predictions."""
 
 
 def combine(runs: Mapping[str, Predictions], take: Mapping[str, int] | None = None) -> Predictions:
@@ -41,7 +38,7 @@ def combine(runs: Mapping[str, Predictions], take: Mapping[str, int] | None = No
     if len(names) < 2:
         raise UserError(f"an ensemble needs two runs or more; {names} given")
     first = all_predictions[0]
-    aligned = [_aligned(names[0], first, name, other) for name, other in runs.items()]
+    aligned = [aligned_rows(names[0], first, name, other) for name, other in runs.items()]
     chosen = _check_take(take or {}, first, names)
     rows = np.stack([other.num_views[order] for other, order in zip(all_predictions, aligned, strict=True)])
     used = sorted({*chosen.values()} if chosen.keys() == {*first.label_map.fields} else range(len(names)))
@@ -88,46 +85,13 @@ def run(paths: Sequence[Path], *, take: Sequence[str], output: Path | None, cons
     for path in paths:
         if str(path) in runs:
             raise UserError(f"'{path}' is given twice; give every run once")
-        runs[str(path)] = read_predictions(path / FILE_NAME if (path / FILE_NAME).is_file() else path)
+        runs[str(path)] = read_predictions(path)
     joint = combine(runs, chosen)
     _show(runs, joint, chosen, console)
     if output is not None:
         write_predictions(output, joint)
         console.print(f"predictions: {output}", soft_wrap=True, highlight=False, markup=False)
     return 0
-
-
-def _aligned(first_name: str, first: Predictions, name: str, other: Predictions) -> npt.NDArray[np.int64]:
-    """Rows of `other` in the order of `first`."""
-    if other.label_map.names != first.label_map.names:
-        raise UserError(_other_labels(first_name, first, name, other))
-    row_of = {clip_id: row for row, clip_id in enumerate(other.clip_ids)}
-    lacking = [clip_id for clip_id in first.clip_ids if clip_id not in row_of]
-    extra = sorted(row_of.keys() - set(first.clip_ids))
-    if lacking or extra:
-        raise UserError(
-            f"'{name}' lacks {len(lacking)} clips of '{first_name}' {lacking[:3]} and has {len(extra)} others "
-            f"{extra[:3]}; evaluate both on the same split of the same dataset"
-        )
-    rows = np.array([row_of[clip_id] for clip_id in first.clip_ids])
-    differing = np.flatnonzero((other.labels[rows] != first.labels).any(axis=1))
-    if len(differing):
-        clip = int(differing[0])
-        raise UserError(
-            f"'{name}' and '{first_name}' have other true labels for {len(differing)} clips, such as "
-            f"'{first.clip_ids[clip]}' ({other.labels[rows[clip]].tolist()} and {first.labels[clip].tolist()}); "
-            "evaluate both with the same annotations"
-        )
-    return rows
-
-
-def _other_labels(first_name: str, first: Predictions, name: str, other: Predictions) -> str:
-    ours, theirs = first.label_map, other.label_map
-    if ours.num_classes != theirs.num_classes:
-        what = f"{theirs.num_classes} and {ours.num_classes} classes"
-    else:
-        what = "as many classes with other names or in another order"
-    return f"'{name}' and '{first_name}' have {what}; only runs with the same label map can be averaged"
 
 
 def _check_take(take: Mapping[str, int], first: Predictions, names: Sequence[str]) -> dict[str, int]:

@@ -1,53 +1,69 @@
-"""What a model said about each clip: the predictions dataset, in memory and as Parquet files.
+"""What a model said about each clip: the predictions of one model, in memory and as Parquet files on any storage.
 
-One row per clip. Columns: `clip_id` (string), `labels` (list of int32, in the order of `LabelMap.fields`), for each
-field `probabilities_<field>` (list of float32: softmax, averaged over the views) and `num_views` (int32). The schema's
-metadata holds the label map as JSON and the fingerprint of the checkpoint. Files of this layout that were written by
-other programs are read as well.
+The layout of the files is in docs/evaluation.md and `cast_ray.evaluation.prediction_files`; files of this layout that
+other programs wrote are read as well.
 """
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from cast_ray.data.storage import filesystem, written_whole
 from cast_ray.errors import UserError
+from cast_ray.evaluation.prediction_files import (
+    CHECKPOINT_KEY,
+    FILE_NAME,
+    LABEL_MAP_FINGERPRINT_KEY,
+    LABEL_MAP_KEY,
+    ROWS_AT_ONCE,
+    columns_table,
+    list_values,
+    predictions_schema,
+    read_tables,
+)
 from cast_ray.labels import LabelMap
 
 __all__ = [
     "CHECKPOINT_KEY",
+    "FILE_NAME",
+    "LABEL_MAP_FINGERPRINT_KEY",
     "LABEL_MAP_KEY",
+    "UNKNOWN",
     "Predictions",
     "predictions_schema",
     "read_predictions",
     "write_predictions",
 ]
 
-LABEL_MAP_KEY, CHECKPOINT_KEY = b"cast_ray.label_map", b"cast_ray.checkpoint"
-"""Keys of the schema's metadata."""
+UNKNOWN = -1
+"""The label, in all fields, of a clip whose truth is not known, as in a test set."""
+
+SUM_TOLERANCE = 1e-2
+"""How far from 1 the probabilities of a clip may add up to: they may have been stored in half precision or as text."""
+
+Place = TypeVar("Place", str, Path)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """The class probabilities of n clips, with the truth; checked when built.
+    """The class probabilities of n clips, with the truth where it is known; checked when built.
 
     Raises:
-        UserError: there are no clips, a clip id occurs twice, a label is outside the label map, or an array has the
-            wrong shape or a value that is not a finite number.
+        UserError: there are no clips, a clip id occurs twice, a label is outside the label map, an array has the wrong
+            shape, or what should be probabilities is not: not finite, negative, or not adding up to 1.
     """
 
     clip_ids: tuple[str, ...]
     labels: npt.NDArray[np.int64]
-    """[n, fields] true class indices, in the order of `label_map.fields`."""
+    """[n, fields] true class indices, in the order of `label_map.fields`; `UNKNOWN` in all fields if not known."""
     probabilities: Mapping[str, npt.NDArray[np.float32]]
     """Field -> [n, classes], averaged over the views."""
     num_views: npt.NDArray[np.int32]
@@ -55,6 +71,8 @@ class Predictions:
     label_map: LabelMap
     checkpoint: str
     """Fingerprint of the checkpoint that made the predictions."""
+    view_probabilities: Mapping[str, npt.NDArray[np.float32]] | None = None
+    """Field -> [sum of num_views, classes], the views of the first clip first; None if they were not kept."""
 
     def __post_init__(self) -> None:
         n, fields = len(self.clip_ids), self.label_map.fields
@@ -70,16 +88,19 @@ class Predictions:
             raise UserError(f"the predictions are for {list(self.probabilities)}, the label map for {list(fields)}")
         _check_shape("labels", self.labels, (n, len(fields)))
         _check_shape("num_views", self.num_views, (n,))
-        for column, (field, num_classes) in enumerate(self.label_map.num_classes.items()):
+        for row in np.flatnonzero(self.num_views < 1)[:1]:
+            raise UserError(f"clip '{self.clip_ids[row]}' has {self.num_views[row]} views; it must be 1 or more")
+        self._check_labels()
+        for field, num_classes in self.label_map.num_classes.items():
             _check_shape(f"probabilities of '{field}'", self.probabilities[field], (n, num_classes))
-            outside = (self.labels[:, column] < 0) | (self.labels[:, column] >= num_classes)
-            for row in np.flatnonzero(outside)[:1]:
-                self.label_map.check(self.labels[row].tolist(), where=f"clip '{self.clip_ids[row]}'")
-            for row in np.flatnonzero(~np.isfinite(self.probabilities[field]).all(axis=1))[:1]:
-                raise UserError(
-                    f"the {field} probabilities of clip '{self.clip_ids[row]}' hold a value that is not a finite "
-                    "number; the model diverged or the file is damaged, so evaluate another checkpoint"
-                )
+            _check_probabilities(self.probabilities[field], field, self.clip_ids)
+        if self.view_probabilities is not None:
+            self._check_views(self.view_probabilities)
+
+    @property
+    def labelled(self) -> npt.NDArray[np.bool_]:
+        """[n] whether the truth is known."""
+        return ~(self.labels == UNKNOWN).all(axis=1)
 
     def true(self, field: str) -> npt.NDArray[np.int64]:
         """[n] true class indices of one field."""
@@ -94,128 +115,122 @@ class Predictions:
         asked = fields or self.label_map.fields
         return np.all([self.predicted(field) == self.true(field) for field in asked], axis=0)
 
+    def _check_labels(self) -> None:
+        sizes = np.array(list(self.label_map.num_classes.values()))
+        outside = ((self.labels < 0) | (self.labels >= sizes)).any(axis=1) & self.labelled
+        for row in np.flatnonzero(outside)[:1]:
+            self.label_map.check(self.labels[row].tolist(), where=f"clip '{self.clip_ids[row]}'")
 
-def predictions_schema(label_map: LabelMap, checkpoint: str) -> pa.Schema:
-    """The Parquet schema of the predictions of one model, with its metadata."""
-    columns = [("clip_id", pa.string()), ("labels", pa.list_(pa.int32()))]
-    columns += [(f"probabilities_{field}", pa.list_(pa.float32())) for field in label_map.fields]
-    metadata = {LABEL_MAP_KEY: label_map.to_json().encode(), CHECKPOINT_KEY: checkpoint.encode()}
-    return pa.schema([*columns, ("num_views", pa.int32())], metadata=metadata)
-
-
-def write_predictions(path: Path, predictions: Predictions) -> Path:
-    """Write one Parquet file, which is visible only when it is complete; returns `path`."""
-    columns = {"clip_id": list(predictions.clip_ids), "labels": list(predictions.labels.astype(np.int32))}
-    for field, probabilities in predictions.probabilities.items():
-        columns[f"probabilities_{field}"] = list(probabilities.astype(np.float32))
-    columns["num_views"] = predictions.num_views.tolist()
-    schema = predictions_schema(predictions.label_map, predictions.checkpoint)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        pq.write_table(pa.table(columns, schema=schema), partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return path
+    def _check_views(self, views: Mapping[str, npt.NDArray[np.float32]]) -> None:
+        if tuple(views) != self.label_map.fields:
+            raise UserError(f"the views are for {list(views)}, the label map for {list(self.label_map.fields)}")
+        owners = np.repeat(np.arange(len(self.clip_ids)), self.num_views)
+        for field, num_classes in self.label_map.num_classes.items():
+            _check_shape(f"view probabilities of '{field}'", views[field], (len(owners), num_classes))
+            _check_probabilities(views[field], field, self.clip_ids, owners)
 
 
-def read_predictions(path: Path) -> Predictions:
+def write_predictions(place: Place, predictions: Predictions) -> Place:
+    """Write one Parquet file, which is visible only when it is complete; returns `place`.
+
+    Args:
+        place: path or URI of the file; missing folders are made.
+        predictions: what to write; view probabilities only if they are there.
+
+    Raises:
+        UserError: there is no such storage, or no space left.
+    """
+    storage, path = filesystem(str(place))
+    storage.create_dir(path.rpartition("/")[0], recursive=True)
+    views = predictions.view_probabilities
+    schema = predictions_schema(predictions.label_map, predictions.checkpoint, views=views is not None)
+    ends = np.concatenate([[0], np.cumsum(predictions.num_views, dtype=np.int64)])
+    # Probabilities hardly repeat: a dictionary of them costs more time than the file, and saves nothing.
+    with (
+        written_whole(storage, path) as sink,
+        pq.ParquetWriter(sink, schema, compression="zstd", use_dictionary=False) as writer,
+    ):
+        for start in range(0, len(predictions.clip_ids), ROWS_AT_ONCE):
+            rows = slice(start, start + ROWS_AT_ONCE)
+            num_views = predictions.num_views[rows]
+            of_rows = slice(ends[start], ends[start + len(num_views)])
+            table = columns_table(
+                schema,
+                clip_ids=predictions.clip_ids[rows],
+                labels=predictions.labels[rows],
+                probabilities={field: values[rows] for field, values in predictions.probabilities.items()},
+                num_views=num_views,
+                views=None if views is None else {field: values[of_rows] for field, values in views.items()},
+            )
+            writer.write_table(table)
+    return place
+
+
+def read_predictions(place: str | Path, *, views: bool = False) -> Predictions:
     """Read one Parquet file, or all `*.parquet` files below a folder, in the order of their names.
+
+    A folder with something called `predictions.parquet` in it is taken for a run, and only that is read.
+
+    Args:
+        place: path or URI of a file, of a folder of files, or of a run.
+        views: read the probabilities of each view too; the files must have them.
 
     Raises:
         UserError: nothing is there, a file is damaged or has other columns, the files come from different models, or
             the content does not hold together (see `Predictions`).
     """
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*.parquet") if file.is_file())
-    if not files:
-        what = "has no *.parquet files" if path.is_dir() else "does not exist"
-        raise UserError(f"predictions '{path}' {what}; give the file or folder that an evaluation wrote")
-    tables = [_read_table(file) for file in files]
-    label_map, checkpoint = _common_origin(files, tables)
-    table = pa.concat_tables([_cast(file, table, label_map) for file, table in zip(files, tables, strict=True)])
-    if table.num_rows == 0:
-        raise UserError(f"predictions '{path}' hold no clips; evaluate a split that has some")
-    return Predictions(
-        clip_ids=tuple(table["clip_id"].to_pylist()),
-        labels=_matrix(table, "labels", len(label_map.fields), path).astype(np.int64),
-        probabilities={
-            field: _matrix(table, f"probabilities_{field}", num_classes, path)
-            for field, num_classes in label_map.num_classes.items()
-        },
-        num_views=table["num_views"].to_numpy(),
-        label_map=label_map,
-        checkpoint=checkpoint,
-    )
-
-
-def _read_table(file: Path) -> pa.Table:
+    table, label_map, checkpoint = read_tables(str(place), views=views)
+    num_views = table["num_views"].to_numpy()
+    fields = len(label_map.fields)
     try:
-        # ParquetFile, because read_table would take a folder name such as `epoch=3` for a column.
-        with pq.ParquetFile(file) as parquet:
-            return parquet.read()
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"'{file}' cannot be read as Parquet ({error}); evaluate again or restore the file") from error
-
-
-def _common_origin(files: Iterable[Path], tables: Iterable[pa.Table]) -> tuple[LabelMap, str]:
-    """The label map and checkpoint that all files must share."""
-    origins: dict[tuple[str, str], Path] = {}
-    for file, table in zip(files, tables, strict=True):
-        metadata = table.schema.metadata or {}
-        if LABEL_MAP_KEY not in metadata:
-            raise UserError(
-                f"'{file}' has no label map: its schema metadata lacks the key '{LABEL_MAP_KEY.decode()}'; "
-                "give predictions that an evaluation wrote, or add the label map as JSON under that key"
-            )
-        origin = (metadata[LABEL_MAP_KEY].decode(), metadata.get(CHECKPOINT_KEY, b"").decode())
-        origins.setdefault(origin, file)
-    if len(origins) > 1:
-        first, second = list(origins.values())[:2]
-        raise UserError(
-            f"'{first}' and '{second}' come from different checkpoints or label maps; "
-            "read the predictions of one model at a time"
+        return Predictions(
+            clip_ids=tuple(table["clip_id"].to_pylist()),
+            labels=list_values(table, "labels", fields).reshape(-1, fields).astype(np.int64),
+            probabilities={
+                field: list_values(table, f"probabilities_{field}", size).reshape(-1, size)
+                for field, size in label_map.num_classes.items()
+            },
+            num_views=num_views,
+            label_map=label_map,
+            checkpoint=checkpoint,
+            view_probabilities={
+                field: list_values(table, f"view_probabilities_{field}", num_views * size).reshape(-1, size)
+                for field, size in label_map.num_classes.items()
+            }
+            if views
+            else None,
         )
-    text, checkpoint = next(iter(origins))
-    try:
-        return LabelMap.from_json(text), checkpoint
-    except (ValueError, AttributeError, TypeError) as error:
-        file = next(iter(origins.values()))
-        raise UserError(f"the label map in '{file}' is not a JSON object of class name lists: {text[:80]!r}") from error
-
-
-def _cast(file: Path, table: pa.Table, label_map: LabelMap) -> pa.Table:
-    """The expected columns in the expected types; foreign files may use wider ones."""
-    schema = predictions_schema(label_map, "").remove_metadata()
-    missing = [name for name in schema.names if name not in table.column_names]
-    if missing:
-        raise UserError(f"'{file}' lacks the columns {missing}; it has {table.column_names}, expected {schema.names}")
-    try:
-        table = table.select(schema.names).cast(schema)
-    except (pa.ArrowException, ValueError) as error:
-        raise UserError(f"'{file}' has a column of the wrong type ({error}); expected {schema}") from error
-    empty = [name for name in schema.names if table[name].null_count]
-    if empty:
-        raise UserError(f"'{file}' has empty cells in the columns {empty}; every clip needs a value in each column")
-    return table
-
-
-def _matrix(table: pa.Table, column: str, width: int, path: Path) -> npt.NDArray[np.float32]:
-    """[rows, width] of a list column whose lists must all have `width` values."""
-    lengths = pc.list_value_length(table[column]).to_numpy()
-    wrong = np.flatnonzero(lengths != width)
-    values = pc.list_flatten(table[column])
-    if len(wrong) or values.null_count:
-        example = "some are empty"
-        if len(wrong):
-            example = f"clip '{table['clip_id'][int(wrong[0])]}' has {lengths[wrong[0]]}"
-        raise UserError(
-            f"column '{column}' of '{path}' must hold {width} values for each clip, but {example}; "
-            "give the label map that belongs to these predictions"
-        )
-    return values.to_numpy().reshape(-1, width)
+    except UserError as error:
+        raise UserError(f"predictions '{place}': {error}") from error
 
 
 def _check_shape(name: str, array: npt.NDArray, shape: tuple[int, ...]) -> None:
     if array.shape != shape:
         raise UserError(f"the {name} of the predictions have shape {list(array.shape)}; expected {list(shape)}")
+
+
+def _check_probabilities(
+    values: npt.NDArray[np.float32],
+    field: str,
+    clip_ids: tuple[str, ...],
+    owners: npt.NDArray[np.int64] | None = None,
+) -> None:
+    """Raise `UserError` unless each row of `values` is a distribution; `owners` has the clip of each row of views."""
+    with np.errstate(invalid="ignore"):
+        lowest, sums = values.min(axis=1), values.sum(axis=1, dtype=np.float64)
+    # A sum is finite only if all of its parts are.
+    wrong = np.flatnonzero(~np.isfinite(sums) | (lowest < 0) | (np.abs(sums - 1) > SUM_TOLERANCE))
+    if not len(wrong):
+        return
+    row = int(wrong[0])
+    clip = f"the {field} probabilities of clip '{clip_ids[row if owners is None else owners[row]]}'"
+    if not np.isfinite(sums[row]):
+        raise UserError(
+            f"{clip} hold a value that is not a finite number; the model diverged or the file is damaged, so evaluate "
+            "another checkpoint"
+        )
+    what = f"hold {lowest[row]:.4g}, which is below 0" if lowest[row] < 0 else f"add up to {sums[row]:.4g} instead of 1"
+    raise UserError(
+        f"{clip} {what} ({len(wrong)} rows of {len(values)} are wrong); if these are logits or logarithms, apply the "
+        "softmax, to each view before the mean over views"
+    )

@@ -275,7 +275,7 @@ def test_only_what_is_wanted_is_loaded(dataset):
 
 
 def test_no_video_is_decoded_for_a_network_without_eyes(dataset, monkeypatch):
-    monkeypatch.setattr("cast_ray.data.loader.open_video", lambda *_: pytest.fail("opened the video"))
+    monkeypatch.setattr("cast_ray.data.loader.open_media", lambda *_, **__: pytest.fail("opened the video"))
     assert load(dataset, CentreView(sampling=UNIFORM), "nasa", wanted=SOUND_ALONE)["valid"].all()
 
 
