@@ -13,7 +13,7 @@ from rich.console import Console
 from cast_ray.config import RunConfig
 from cast_ray.errors import UserError
 
-__all__ = ["call_task", "check_room", "connect", "get"]
+__all__ = ["call_task", "check_room", "connect", "get", "raise_user_error"]
 
 Result = TypeVar("Result")
 
@@ -66,12 +66,18 @@ def get(reference: ray.ObjectRef) -> Any:
     try:
         return ray.get(reference)
     except ray.exceptions.RayError as error:
-        behind: BaseException | None = error
-        while behind is not None:
-            if isinstance(behind, UserError):
-                raise UserError(str(behind.args[0])) from None
-            behind = getattr(behind, "cause", None) or behind.__cause__
+        raise_user_error(error)
         raise
+
+
+def raise_user_error(error: BaseException) -> None:
+    """Raise the `UserError` that lies behind an error that Ray reports, if there is one."""
+    behind: BaseException | None = error
+    while behind is not None:
+        if isinstance(behind, UserError):
+            raise UserError(str(behind.args[0])) from None
+        # Ray's tasks keep what they raised in `cause`, Ray Train's workers in `_base_exc`.
+        behind = getattr(behind, "cause", None) or getattr(behind, "_base_exc", None) or behind.__cause__
 
 
 def check_room(config: RunConfig, *, may_grow: bool, console: Console) -> None:

@@ -272,6 +272,9 @@ class OptimConfig:
     """Share of the target spread evenly over all classes."""
     clip_grad: float = 0.0
     """Largest L2 norm of the gradient; 0 switches clipping off."""
+    ema_decay: float = 0.0
+    """Decay rate per update of a moving average of the weights, for example 0.9999, which is then what is validated,
+    tested and exported; 0 keeps none."""
     on_bad_loss: Literal["stop", "skip"] = "stop"
     """What to do when a loss is not finite: stop the run, or leave the micro batch out and go on."""
 
@@ -301,6 +304,7 @@ class OptimConfig:
         _require_share("optim.label-smoothing", self.label_smoothing)
         _require(self.weight_decay >= 0, f"optim.weight-decay is {self.weight_decay}; give 0 or more")
         _require(self.clip_grad >= 0, f"optim.clip-grad is {self.clip_grad}; give 0 or more")
+        _require(0 <= self.ema_decay < 1, f"optim.ema-decay is {self.ema_decay}; give 0 <= decay < 1")
 
     def peak_lr(self, global_batch: int) -> float:
         return self.base_lr * global_batch / 256
@@ -319,10 +323,15 @@ class ScaleConfig:
     """Train on GPUs; False means CPU cores."""
     cpus_per_worker: float = 4.0
     """CPU cores that Ray sets aside for one training worker; leave the others to the decoders."""
-    precision: Literal["bf16", "float32"] = "bf16"
-    """Number format of the forward and backward pass. Master weights are float32 in any case."""
-    zero_stage: Literal[0, 1, 2] = 1
-    """DeepSpeed ZeRO stage: 1 shards the optimiser state over the workers, 2 the gradients too."""
+    precision: Literal["bf16", "fp16", "float32"] = "bf16"
+    """Number format of the forward and backward pass; fp16 has a dynamic loss scale, as in the papers. Master weights
+    are float32 in any case."""
+    zero_stage: Literal[0, 1, 2, 3] = 1
+    """DeepSpeed ZeRO stage: 1 shards the optimiser state over the workers, 2 the gradients too, 3 the weights too."""
+    offload_optimizer: bool = False
+    """Keep the optimiser's state in the machine's memory and update the weights on its CPU: slow, frees GPU memory."""
+    compile: bool = False
+    """Compile the network with torch.compile: the first update takes minutes, the others less time."""
     max_failures: int = 3
     """Times that lost workers are replaced and the run goes on from its latest checkpoint."""
     start_timeout_s: int = 900
@@ -337,8 +346,13 @@ class ScaleConfig:
         _require_positive("scale.start-timeout-s", self.start_timeout_s)
         _require_positive("scale.hang-timeout-s", self.hang_timeout_s)
         _require(
-            self.precision != "bf16" or self.zero_stage > 0,
-            "scale.zero-stage 0 does not go with scale.precision bf16; use --scale.zero-stage 1 or 2, or float32",
+            self.precision == "float32" or self.zero_stage > 0,
+            f"scale.zero-stage 0 does not go with scale.precision {self.precision}; use --scale.zero-stage 1 or 2, or "
+            "--scale.precision float32",
+        )
+        _require(
+            not self.offload_optimizer or self.zero_stage > 0,
+            "scale.offload-optimizer does not go with scale.zero-stage 0; use --scale.zero-stage 1, 2 or 3",
         )
         _require(self.max_failures >= 0, f"scale.max-failures is {self.max_failures}; give 0 or more")
 

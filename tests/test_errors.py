@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cast_ray.errors import UserError, run_as_command
+from cast_ray.errors import Stopped, UserError, run_as_command
 
 
 def fail(error: BaseException):
@@ -45,3 +45,13 @@ def test_an_interruption_is_no_stack_trace(capsys):
         run_as_command(lambda: fail(KeyboardInterrupt()))
     assert stopped.value.code == 130
     assert "interrupted" in capsys.readouterr().err
+
+
+def test_a_program_that_was_stopped_says_so_and_ends_with_the_status_of_its_signal(capsys):
+    def stop() -> None:
+        raise Stopped("after step 7; start the same command again", "SIGTERM")
+
+    with pytest.raises(SystemExit) as ended:
+        run_as_command(stop)
+    assert ended.value.code == 143
+    assert "stopped: after step 7; start the same command again" in capsys.readouterr().err

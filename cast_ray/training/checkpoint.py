@@ -2,8 +2,8 @@
 
 A checkpoint is a folder::
 
-    weights.safetensors     the trainable tensors, float32
-    optimizer.safetensors   AdamW's two moments and its step count
+    weights.safetensors     the trainable tensors, float32; averaged ones if the run keeps a moving average
+    optimizer.safetensors   what the optimiser keeps, its counters, and beside averaged weights those that are trained
     history.jsonl           what was logged up to here
     state.json              position, configuration, label map, fingerprints; written last
 
@@ -20,11 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow.fs as pafs
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from cast_ray.data.order import Position
+from cast_ray.data.storage import written_whole
 from cast_ray.errors import UserError
 from cast_ray.labels import LabelMap
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     import ray.train
 
 __all__ = [
+    "FILES",
     "CheckpointState",
     "SavedRun",
     "fetch_state",
@@ -45,6 +48,8 @@ __all__ = [
 FORMAT_VERSION = 1
 WEIGHTS_FILE, OPTIMIZER_FILE = "weights.safetensors", "optimizer.safetensors"
 HISTORY_FILE, STATE_FILE = "history.jsonl", "state.json"
+FILES = (WEIGHTS_FILE, OPTIMIZER_FILE, HISTORY_FILE, STATE_FILE)
+"""Everything that a complete checkpoint has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,18 +72,35 @@ class CheckpointState:
 
 
 def write_checkpoint(
-    folder: Path,
+    folder: Path | str,
     state: CheckpointState,
     tensors: Mapping[str, Mapping[str, Tensor]],
     history: list[dict[str, Any]],
+    storage: pafs.FileSystem | None = None,
 ) -> None:
-    """Write a complete checkpoint into an empty folder; `tensors` as `DeepSpeedStrategy.state` returns them."""
-    save_file(dict(tensors["weights"]), folder / WEIGHTS_FILE)
+    """Write a complete checkpoint into an empty folder, every file whole.
+
+    Args:
+        folder: a path on `storage`.
+        state: of the run, without the weights' fingerprint.
+        tensors: as `DeepSpeedStrategy.state` returns them.
+        history: rows, see `cast_ray.training.progress`.
+        storage: None: this machine's files.
+    """
+
+    def write(name: str, content: bytes) -> None:
+        with written_whole(storage or pafs.LocalFileSystem(), f"{folder}/{name}") as sink:
+            sink.write(content)
+
+    weights = save(dict(tensors["weights"]))
+    fingerprint = _fingerprint(weights)
+    write(WEIGHTS_FILE, weights)
+    del weights  # one serialised file in memory at a time
     optimizer = {
         f"{kind}.{name}": t for kind, named in tensors.items() if kind != "weights" for name, t in named.items()
     }
-    save_file(optimizer, folder / OPTIMIZER_FILE)
-    (folder / HISTORY_FILE).write_text("".join(json.dumps(row) + "\n" for row in history))
+    write(OPTIMIZER_FILE, save(optimizer))
+    write(HISTORY_FILE, "".join(json.dumps(row) + "\n" for row in history).encode())
     head = {
         "format_version": FORMAT_VERSION,
         "position": {"epoch": state.position.epoch, "step": state.position.step},
@@ -88,9 +110,9 @@ def write_checkpoint(
         "dataset": state.dataset,
         "frozen": state.frozen,
         "validation": state.validation,
-        "fingerprint": _fingerprint(folder / WEIGHTS_FILE),
+        "fingerprint": fingerprint,
     }
-    (folder / STATE_FILE).write_text(json.dumps(head, indent=2))
+    write(STATE_FILE, json.dumps(head, indent=2).encode())
 
 
 def read_state(folder: Path) -> CheckpointState:
@@ -140,7 +162,7 @@ def load_weights(folder: Path, network: nn.Module, *, frozen: str) -> None:
     """
     state = read_state(folder)
     weights = _load(folder / WEIGHTS_FILE)
-    found = _fingerprint(folder / WEIGHTS_FILE)
+    found = _fingerprint((folder / WEIGHTS_FILE).read_bytes())
     if found != state.fingerprint:
         raise UserError(
             f"{folder / WEIGHTS_FILE} is damaged: its fingerprint is {found} instead of {state.fingerprint}; "
@@ -206,5 +228,5 @@ def _load(path: Path) -> dict[str, Tensor]:
         raise UserError(f"cannot read {path}: {error}; the checkpoint is damaged, use another one") from error
 
 
-def _fingerprint(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+def _fingerprint(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]

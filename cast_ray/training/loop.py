@@ -6,385 +6,262 @@ draws what the undisturbed one would have drawn.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-import os
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+import math
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import ray.train
-import ray.train.torch
 import torch
-import torch.distributed as dist
-from ray.actor import ActorHandle
 from torch import Tensor
 
 from cast_ray.config import RunConfig
-from cast_ray.data.augment import RandAugmentSpec, TrainAugment
-from cast_ray.data.fbank import SpectrogramMasks
-from cast_ray.data.inputs import Augment, InputMaker, in_precision
-from cast_ray.data.mixup import mix
+from cast_ray.data.mixup import Mixing, mix
 from cast_ray.data.order import PADDING, Position
-from cast_ray.data.pipeline import (
-    PassPlan,
-    broken_sounds,
-    check_unreadable,
-    iterate_once,
-    iterate_run,
-    unreadable_clips,
-)
+from cast_ray.data.pipeline import broken_sounds, check_unreadable, iterate_run, unreadable_clips
 from cast_ray.data.randomness import rng_for
 from cast_ray.errors import UserError
-from cast_ray.labels import LabelMap
-from cast_ray.models.named import spec_of
-from cast_ray.training.build import build_network
-from cast_ray.training.checkpoint import CheckpointState, SavedRun, load_weights, read_run, write_checkpoint
-from cast_ray.training.continuing import check_continues
+from cast_ray.training.agreement import Notice, agree
+from cast_ray.training.bad_loss import ADVICE, BadLosses
+from cast_ray.training.checkpoint import CheckpointState
+from cast_ray.training.folder import data_position
 from cast_ray.training.losses import soft_cross_entropy
-from cast_ray.training.meter import Interval, Meter
-from cast_ray.training.metrics import ValidationCounts, score
-from cast_ray.training.schedule import learning_rates
+from cast_ray.training.meter import Meter
+from cast_ray.training.metrics import score
+from cast_ray.training.stopping import worker_asked_to_end
+from cast_ray.training.validation import forward, labels_and_valid, validate
+from cast_ray.training.watchdog import Watchdog
+from cast_ray.training.worker import Worker, WorkerJob, make_watchdog, set_up
 
-if TYPE_CHECKING:
-    from cast_ray.models.network import Network
-    from cast_ray.training.progress import Row
-    from cast_ray.training.strategy import DeepSpeedStrategy
+__all__ = ["TRAIN_SHARD", "train_worker"]
 
-Value = TypeVar("Value")
-
-__all__ = ["SCORE", "TRAIN_SHARD", "VALIDATION_SHARD", "WorkerJob", "train_worker"]
-
-TRAIN_SHARD, VALIDATION_SHARD = "train", "validation"
-"""Names under which the worker finds its shards of the two splits."""
-
-SCORE = "score"
-"""Name of the reported metric by which checkpoints are ranked."""
+TRAIN_SHARD = "train"
+"""Name under which the worker finds its shard of the training split."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class WorkerJob:
-    """What the driver hands to every worker."""
-
-    config: RunConfig
-    label_map: LabelMap
-    dataset: str
-    """Fingerprint of the dataset."""
-    train_plan: PassPlan
-    validation_plan: PassPlan
-    board: ActorHandle
-    """Where rows of the history go; see `cast_ray.training.progress`."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Worker:
-    """The fixed parts of one worker."""
-
-    job: WorkerJob
-    rank: int
-    strategy: DeepSpeedStrategy
-    frozen: str
-    inputs: InputMaker
-    augment: Augment
-    learning_rates: np.ndarray
-    history: list[Row]
+class _Stopped(Exception):  # noqa: N818
+    """All workers leave the loop, because the driver was asked to stop; a checkpoint is written."""
 
 
 def train_worker(params: dict[str, Any]) -> dict[str, Any]:
     """Entry point for Ray Train: `params["job"]` is a `WorkerJob`.
 
     Returns:
-        {} or {"user_error": text}. A user's mistake is returned and not raised: all workers leave at the same point,
-        and a raised one would be retried and shown with a stack trace.
+        {}, or {"step": updates done} if the driver was asked to stop, or {"user_error": text}. A user's mistake is
+        returned and not raised: all workers leave at the same point, and a raised one would be retried and shown with
+        a stack trace.
     """
     try:
-        _train(params["job"])
+        with contextlib.closing(make_watchdog(params["job"])) as watchdog:
+            return _train(params["job"], watchdog)
     except UserError as error:
         return {"user_error": str(error)}
-    return {}
 
 
-def _train(job: WorkerJob) -> None:
-    worker, start = _set_up(job)
-    shard = ray.train.get_dataset_shard(TRAIN_SHARD)
-    stream = iterate_run(shard, plan=job.train_plan, rank=worker.rank, start=start)
+def _train(job: WorkerJob, watchdog: Watchdog) -> dict[str, Any]:
+    worker, start = set_up(job, watchdog)
+    outcome: dict[str, Any] = {}
+    # All workers get these two together. After any other error some may still wait for this one: no cleaning up then.
     try:
-        for epoch in range(start.epoch, job.config.optim.epochs):
-            _train_epoch(worker, stream, epoch, start.step if epoch == start.epoch else 0)
-            done = epoch + 1
-            if done % job.config.validate_every == 0 or done == job.config.optim.epochs:
-                _validate_and_save(worker, epochs_done=done)
-    except UserError:  # found by all workers together; after any other error the others may still wait in a collective
-        worker.strategy.close()
-        raise
-    worker.strategy.close()
-
-
-def _set_up(job: WorkerJob) -> tuple[_Worker, Position]:
-    config = job.config
-    if config.scale.use_gpu:
-        torch.cuda.set_device(ray.train.torch.get_device())  # NCCL gathers objects through the current device
-    else:
-        os.environ["DS_ACCELERATOR"] = "cpu"  # DeepSpeed, imported below, would take a GPU if the machine has one
-        torch.set_num_threads(max(1, int(config.scale.cpus_per_worker)))
-    # DeepSpeed and timm take seconds to import; the controller, which unpickles this module, needs neither.
-    from cast_ray.models.groups import parameter_groups
-    from cast_ray.training.strategy import DeepSpeedStrategy, deepspeed_config
-
-    network, frozen, resumed = _together(lambda: _load(job))
-    strategy = DeepSpeedStrategy(
-        network,
-        parameter_groups(network, weight_decay=config.optim.weight_decay, layer_decay=config.optim.layer_decay),
-        betas=config.optim.betas,
-        config=deepspeed_config(
-            precision=config.scale.precision,
-            zero_stage=config.scale.zero_stage,
-            micro_batch=config.batch.micro_batch,
-            accumulation=job.train_plan.order.accumulation,
-            clip_grad=config.optim.clip_grad,
-        ),
-    )
-    if resumed is not None:
-        strategy.load_state(resumed.tensors)
-    worker = _Worker(
-        job=job,
-        rank=dist.get_rank(),
-        strategy=strategy,
-        frozen=frozen,
-        inputs=InputMaker(spec_of(config.model), strategy.device),
-        augment=train_augment(config),
-        learning_rates=_schedule(job),
-        history=[] if resumed is None else resumed.history,
-    )
-    return worker, Position() if resumed is None else resumed.state.position
-
-
-def _load(job: WorkerJob) -> tuple[Network, str, SavedRun | None]:
-    """The network with its weights, the fingerprint of the frozen ones, and the latest checkpoint's contents."""
-    network, frozen = build_network(job.config.model, job.config.weights, job.label_map, seed=job.config.seed)
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is None:
-        return network, frozen, None
-    with checkpoint.as_directory() as name:
-        saved = read_run(Path(name))
-        check_continues(saved.state, job.config, job.label_map, job.dataset)
-        load_weights(Path(name), network, frozen=frozen)
-    return network, frozen, saved
-
-
-def _together(work: Callable[[], Value]) -> Value:
-    """Do `work`; if it is a `UserError` on any worker, raise it on all. A collective.
-
-    A weights file may be missing on one node only. The other workers must not wait for that one in the next collective.
-    """
-    result, message = None, None
-    try:
-        result = work()
+        _train_epochs(worker, start)
+    except _Stopped as stopped:
+        outcome = {"step": stopped.args[0]}
     except UserError as error:
-        message = str(error)
-    messages = [text for text in _gather(message) if text is not None]
-    if messages:
-        raise UserError(messages[0])
-    return cast(Value, result)
+        outcome = {"user_error": str(error)}
+    try:
+        worker.saving.wait()
+    finally:
+        worker.close()
+    return outcome
 
 
-def train_augment(config: RunConfig) -> Augment:
-    """The augmentation that a configuration describes; a malformed RandAugment text is a `UserError`."""
-    text, audio = config.augment.rand_augment, config.audio
-    return Augment(
-        frames=TrainAugment(
-            seed=config.seed,
-            randaugment=None if text is None else RandAugmentSpec.parse(text),
-            flip_probability=config.augment.flip,
-        ),
-        spectrogram=SpectrogramMasks(
-            seed=config.seed,
-            time_masks=audio.time_masks,
-            time_mask_columns=audio.time_mask_columns,
-            frequency_masks=audio.frequency_masks,
-            frequency_mask_bins=audio.frequency_mask_bins,
-            mask_share=audio.mask_share,
-        ),
+def _train_epochs(worker: Worker, start: Position) -> None:
+    config = worker.job.config
+    shard = ray.train.get_dataset_shard(TRAIN_SHARD)
+    plan = worker.job.train_plan
+    first = data_position(start, plan.order.steps_per_epoch)
+    stream = iterate_run(shard, plan=plan, rank=worker.rank, start=first)
+    for epoch in range(start.epoch, config.optim.epochs):
+        _Epoch(worker, epoch).train(stream, start.step if epoch == start.epoch else 0)
+        done = epoch + 1
+        if done % config.validate_every == 0 or done == config.optim.epochs:
+            validation = validate(worker, epoch)
+            step = done * plan.order.steps_per_epoch
+            worker.log.post({"kind": "epoch", "epoch": done, "step": step, "validation": validation})
+            _save(worker, Position(epoch=done, step=0), validation)
+
+
+def _save(worker: Worker, position: Position, validation: dict[str, float] | None = None) -> None:
+    """Begin to write a checkpoint; `position` is the next step. A collective."""
+    job = worker.job
+    worker.watchdog.beat("taking a checkpoint")
+    state = CheckpointState(
+        position=position,
+        config=job.config.to_dict(),
+        label_map=job.label_map,
+        dataset=job.dataset,
+        frozen=worker.frozen,
+        validation=validation or {},
     )
+    tensors = worker.strategy.state(keep=worker.rank == 0)
+    worker.saving.save(state, tensors, worker.log.rows, None if validation is None else score(validation))
 
 
-def _schedule(job: WorkerJob) -> np.ndarray:
-    optim, batch = job.config.optim, job.config.batch
-    steps_per_epoch = job.train_plan.order.steps_per_epoch
-    return learning_rates(
-        steps=optim.epochs * steps_per_epoch,
-        warmup_steps=round(optim.warmup_epochs * steps_per_epoch),
-        peak=optim.peak_lr(batch.global_batch),
-        final=optim.last_lr(batch.global_batch),
-    )
+class _Epoch:
+    """One epoch of one worker, or the rest of one."""
+
+    def __init__(self, worker: Worker, epoch: int) -> None:
+        self._worker = worker
+        self._epoch = epoch
+        self._plan = plan = worker.job.train_plan.order
+        self._meter = Meter(worker.strategy.device)
+        micro_batches = plan.steps_per_epoch * plan.accumulation * plan.world_size
+        policy = worker.job.config.optim.on_bad_loss
+        self._bad_losses = BadLosses(policy, worker.log, epoch=epoch, micro_batches=micro_batches)
+        self._unreadable = worker.log.unreadable_in(epoch, plan.steps_per_epoch)
+        self._found: dict[str, str] = {}
+        self._soundless: dict[str, str] = {}
+        self._news = Notice()
+
+    def train(self, stream: Iterator[dict[str, np.ndarray]], first_step: int) -> None:
+        """Take the epoch's steps from `first_step` on from the stream. A collective."""
+        worker, plan = self._worker, self._plan
+        batches = itertools.islice(stream, (plan.steps_per_epoch - first_step) * plan.accumulation)
+        for batch in self._meter.timed(batches):
+            worker.watchdog.beat("training")
+            step = int(batch["step"][0])
+            done = self._epoch * plan.steps_per_epoch + step + 1
+            loss, counts = self._checked_loss(batch, step)
+            worker.strategy.step(loss, float(worker.learning_rates[done - 1]))
+            self._found |= unreadable_clips(batch)
+            self._soundless |= broken_sounds(batch)
+            clips = int((batch["clip"] != PADDING).sum()) if counts else 0
+            unreadable = clips - int(batch["valid"].sum()) if counts else 0
+            self._meter.add(loss, rows=len(batch["clip"]), clips=clips, unreadable=unreadable)
+            if batch["accumulation"][0] == plan.accumulation - 1:
+                worker.watchdog.begin()
+                self._after_step(step, done)
+            worker.watchdog.beat("waiting for data")
+
+    def _checked_loss(self, batch: dict[str, np.ndarray], step: int) -> tuple[Tensor, bool]:
+        """The loss of a micro batch, and whether the micro batch counts; if not, its gradient is zero."""
+        worker, device = self._worker, self._worker.strategy.device
+        loss = _loss(worker, batch, self._epoch)
+        bad = not _is_finite(loss)
+        self._news = news = agree(self._notice(bad), device)
+        if news.written:
+            worker.saving.report()
+        if not news.bad_loss:
+            self._bad_losses.none()
+            return loss, True
+        self._bad_losses.found(batch["clip_id"][batch["clip"] != PADDING].tolist() if bad else [], step)
+        # All workers compute again, for ZeRO 3 gathers weights together in every forward pass.
+        loss = _loss(worker, batch, self._epoch, blank=bad)
+        if agree(Notice(bad_loss=not _is_finite(loss)), device).bad_loss:
+            raise UserError(f"the loss is not finite even on blank clips, so the weights are not any more; {ADVICE}")
+        return loss, not bad
+
+    def _notice(self, bad_loss: bool) -> Notice:
+        worker = self._worker
+        return Notice(
+            bad_loss=bad_loss,
+            stop=worker.listener is not None and worker.listener.signal is not None,
+            leave=worker_asked_to_end(),
+            written=worker.saving.written,
+            look=worker.rank == 0 and worker.preemption.due,
+        )
+
+    def _after_step(self, step: int, done: int) -> None:
+        """What is due after an update: a row, a checkpoint, the end. `done` counts updates of the run."""
+        worker, config, news = self._worker, self._worker.job.config, self._news
+        ends = step == self._plan.steps_per_epoch - 1
+        validated = ends and ((self._epoch + 1) % config.validate_every == 0 or self._epoch + 1 == config.optim.epochs)
+        every = config.checkpoint_every
+        due = every is not None and done % every == 0 and not validated
+        # Not in place of the others: looking is a collective.
+        save = self._machine_goes() or news.stop or news.leave or due
+        # A row with every checkpoint: what is measured between two rows is then never cut in two by a restart.
+        if save or ends or done % config.log_every == 0:
+            self._log(done)
+        if save:
+            _save(worker, Position(epoch=self._epoch, step=step + 1))
+        if news.stop:
+            raise _Stopped(done)
+        if news.leave:
+            worker.saving.settle()
+            raise RuntimeError(f"a worker got SIGTERM; all have left after step {done}, with a checkpoint")
+
+    def _machine_goes(self) -> bool:
+        """Whether Ray has newly announced that it is about to take a machine away. A collective when it is time."""
+        if not self._news.look:
+            return False
+        ranks = self._worker.preemption.look()
+        if ranks and self._worker.rank == 0:
+            self._worker.log.say(f"Ray is taking away the machines of the workers {ranks}; writing a checkpoint")
+        return bool(ranks)
+
+    def _log(self, done: int) -> None:
+        """A row about the steps since the last one, and about the clips that could not be read. A collective."""
+        worker, plan = self._worker, self._plan
+        interval = self._meter.reduce()
+        worker.log.step(
+            interval,
+            done=done,
+            steps=len(worker.learning_rates),
+            epoch=done / plan.steps_per_epoch,
+            rate=float(worker.learning_rates[done - 1]),
+            grad_norm=worker.strategy.grad_norm,
+        )
+        if worker.inputs.sound:
+            worker.log.soundless(self._soundless, self._epoch)
+            self._soundless.clear()
+        if interval.unreadable:
+            self._unreadable += interval.unreadable
+            worker.log.unreadable(self._found, self._epoch)
+            self._found.clear()
+            check_unreadable(self._unreadable, plan.rows_per_epoch, worker.job.config.data.max_unreadable, TRAIN_SHARD)
 
 
-def _train_epoch(worker: _Worker, stream: Iterator[dict[str, np.ndarray]], epoch: int, first_step: int) -> None:
-    """Take the rest of an epoch from the stream."""
-    job, plan, meter = worker.job, worker.job.train_plan.order, Meter(worker.strategy.device)
-    batches = itertools.islice(stream, (plan.steps_per_epoch - first_step) * plan.accumulation)
-    found: dict[str, str] = {}
-    soundless: dict[str, str] = {}
-    unreadable = 0
-    for batch in meter.timed(batches):
-        step = int(batch["step"][0])
-        done = epoch * plan.steps_per_epoch + step + 1
-        loss = _loss(worker, batch, epoch)
-        worker.strategy.step(loss, float(worker.learning_rates[done - 1]))
-        newly_found = unreadable_clips(batch)
-        found |= newly_found
-        soundless |= broken_sounds(batch)
-        clips = int((batch["clip"] != PADDING).sum())
-        meter.add(loss, rows=len(batch["clip"]), clips=clips, unreadable=len(newly_found))
-        if batch["accumulation"][0] < plan.accumulation - 1:
-            continue
-        if done % job.config.log_every == 0 or step == plan.steps_per_epoch - 1:
-            interval = meter.reduce()
-            _log_step(worker, interval, done)
-            if interval.unreadable:
-                unreadable += interval.unreadable
-                _log_unreadable(worker, found, epoch)
-                found.clear()
-                check_unreadable(unreadable, plan.num_clips, job.config.data.max_unreadable, TRAIN_SHARD)
-    _log_soundless(worker, soundless, epoch)
+def _loss(worker: Worker, batch: dict[str, np.ndarray], epoch: int, *, blank: bool = False) -> Tensor:
+    """The loss of one micro batch, with everything random about it keyed by its place in the order.
 
-
-def _loss(worker: _Worker, batch: dict[str, np.ndarray], epoch: int) -> Tensor:
-    """The loss of one micro batch, with everything random about it keyed by its place in the order."""
+    Args:
+        worker: of this process.
+        batch: as the pipeline delivers it.
+        epoch: counted from 0.
+        blank: take zeros that do not count instead of the clips, for a gradient of exactly 0.
+    """
     config, plan = worker.job.config, worker.job.train_plan.order
     place = int(batch["accumulation"][0]) * plan.world_size + worker.rank
     rng = rng_for(config.seed, epoch, f"step {batch['step'][0]} micro batch {place}", "batch")
-    labels, valid = _to_device(worker, batch)
+    labels, valid = labels_and_valid(worker, batch)
     inputs, targets = mix(
         worker.inputs.training(batch, worker.augment, epoch),
         labels,
         valid,
         num_classes=worker.job.label_map.num_classes,
-        alpha=config.augment.mixup_alpha,
-        probability=config.augment.mixup_probability,
+        mixing=_mixing(config),
         smoothing=config.optim.label_smoothing,
         rng=rng,
+    )
+    if blank:
+        inputs, valid = {name: torch.zeros_like(value) for name, value in inputs.items()}, torch.zeros_like(valid)
+    torch.manual_seed(int(rng.integers(2**62)))  # drop path is the only thing that draws from torch
+    return soft_cross_entropy(forward(worker, inputs), targets, valid)
+
+
+def _is_finite(loss: Tensor) -> bool:
+    return math.isfinite(loss.item())
+
+
+def _mixing(config: RunConfig) -> Mixing:
+    augment = config.augment
+    return Mixing(
+        probability=augment.mixup_probability,
+        mixup_alpha=augment.mixup_alpha,
+        cutmix_alpha=augment.cutmix_alpha,
+        cutmix_switch=augment.cutmix_switch,
         sound=config.audio.mixing,
     )
-    torch.manual_seed(int(rng.integers(2**62)))  # drop path is the only thing that draws from torch
-    return soft_cross_entropy(_forward(worker, inputs), targets, valid)
-
-
-def _forward(worker: _Worker, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Logits per label field [B, C]."""
-    return worker.strategy.engine(in_precision(inputs, worker.strategy.dtype))
-
-
-def _to_device(worker: _Worker, batch: dict[str, np.ndarray]) -> tuple[dict[str, Tensor], Tensor]:
-    """Labels per field [B], valid [B]."""
-    device = worker.strategy.device
-    columns = torch.from_numpy(batch["labels"].astype(np.int64)).to(device)
-    labels = {field: columns[:, i] for i, field in enumerate(worker.job.label_map.fields)}
-    return labels, torch.from_numpy(batch["valid"].astype(bool)).to(device)
-
-
-def _log_step(worker: _Worker, interval: Interval, done: int) -> None:
-    """Rank 0 keeps and posts one row about the steps since the last one; `done` counts updates of the run."""
-    if worker.rank:
-        return
-    rates, plan = worker.learning_rates, worker.job.train_plan.order
-    previous = next((row["step"] for row in reversed(worker.history) if row["kind"] == "step"), 0)
-    _post(
-        worker,
-        {
-            "kind": "step",
-            "step": done,
-            "epoch": done / plan.steps_per_epoch,
-            "loss": interval.loss,
-            "learning_rate": float(rates[done - 1]),
-            "clips_per_s": interval.clips_per_s,
-            "data_wait": interval.data_wait,
-            "grad_norm": worker.strategy.grad_norm,
-            "seconds_left": interval.seconds / max(done - previous, 1) * (len(rates) - done),
-        },
-    )
-
-
-def _log_unreadable(worker: _Worker, found: dict[str, str], epoch: int) -> None:
-    """Rank 0 keeps and posts every worker's newly found unreadable clips. A collective."""
-    everywhere = _gather(found)
-    if worker.rank:
-        return
-    for clips in everywhere:
-        for clip_id, reason in sorted(clips.items()):
-            _post(worker, {"kind": "unreadable", "epoch": epoch, "clip_id": clip_id, "reason": reason})
-
-
-def _log_soundless(worker: _Worker, found: dict[str, str], epoch: int) -> None:
-    """Rank 0 keeps and posts, once per run, every clip with broken sound. A collective of networks that take sound."""
-    if not worker.inputs.sound:
-        return
-    everywhere = _gather(found)
-    if worker.rank:
-        return
-    known = {row["clip_id"] for row in worker.history if row["kind"] == "soundless"}
-    for clip_id, reason in sorted(clip for clips in everywhere for clip in clips.items() if clip[0] not in known):
-        _post(worker, {"kind": "soundless", "epoch": epoch, "clip_id": clip_id, "reason": reason})
-
-
-def _gather(value: Value) -> list[Value]:
-    """Every worker's value, by rank. A collective."""
-    values: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(values, value)
-    return values
-
-
-def _post(worker: _Worker, row: Row) -> None:
-    worker.history.append(row)
-    worker.job.board.post.remote(row)
-
-
-def _validate_and_save(worker: _Worker, *, epochs_done: int) -> None:
-    job, plan = worker.job, worker.job.train_plan.order
-    validation = _validate(worker, epochs_done - 1)
-    if worker.rank == 0:
-        step = epochs_done * plan.steps_per_epoch
-        _post(worker, {"kind": "epoch", "epoch": epochs_done, "step": step, "validation": validation})
-    tensors = worker.strategy.state()
-    metrics = {"epoch": epochs_done, SCORE: score(validation), **validation}
-    if worker.rank:
-        ray.train.report(metrics)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        state = CheckpointState(
-            position=Position(epoch=epochs_done, step=0),
-            config=job.config.to_dict(),
-            label_map=job.label_map,
-            dataset=job.dataset,
-            frozen=worker.frozen,
-            validation=validation,
-        )
-        write_checkpoint(Path(folder), state, tensors, worker.history)
-        ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
-
-
-@torch.no_grad()
-def _validate(worker: _Worker, epoch: int) -> dict[str, float]:
-    """Metrics of the whole validation split, one central view of each clip. A collective."""
-    job, strategy = worker.job, worker.strategy
-    found: dict[str, str] = {}
-    soundless: dict[str, str] = {}
-    counts = ValidationCounts(job.label_map.fields, strategy.device)
-    strategy.engine.eval()
-    shard = ray.train.get_dataset_shard(VALIDATION_SHARD)
-    for batch in iterate_once(shard, plan=job.validation_plan, rank=worker.rank):
-        labels, valid = _to_device(worker, batch)
-        counts.add(_forward(worker, worker.inputs.evaluation(batch)), labels, valid)
-        found |= unreadable_clips(batch)
-        soundless |= broken_sounds(batch)
-    strategy.engine.train()
-    _log_soundless(worker, soundless, epoch)
-    unreadable = sum(len(clips) for clips in _gather(found))
-    if unreadable:
-        _log_unreadable(worker, found, epoch)
-        check_unreadable(
-            unreadable, job.validation_plan.order.num_clips, job.config.data.max_unreadable, VALIDATION_SHARD
-        )
-    return counts.reduce()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,8 +10,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-
-from cast_ray.errors import UserError
 
 __all__ = ["Interval", "Meter"]
 
@@ -65,11 +62,7 @@ class Meter:
         self._unreadable += unreadable
 
     def reduce(self) -> Interval:
-        """Add up over all workers and start anew. A collective: every worker calls it.
-
-        Raises:
-            UserError: the loss is not finite; all workers find this together.
-        """
+        """Add up over all workers and start anew. A collective: every worker calls it."""
         seconds = time.perf_counter() - self._started
         counts = [self._clips, self._unreadable, self._waited, seconds, 1.0]
         sums = torch.cat([self._loss.reshape(1), torch.tensor(counts, dtype=torch.float64, device=self._device)])
@@ -77,11 +70,6 @@ class Meter:
             dist.all_reduce(sums)
         loss, clips, unreadable, waited, total_seconds, workers = sums.tolist()
         self._reset()
-        if not math.isfinite(loss):
-            raise UserError(
-                "the loss is not finite any more; lower --optim.base-lr, lengthen --optim.warmup-epochs, or clip the "
-                "gradient (--optim.clip-grad 1)"
-            )
         return Interval(
             loss=loss / max(clips - unreadable, 1),
             clips_per_s=clips * workers / total_seconds,

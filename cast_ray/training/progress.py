@@ -2,11 +2,14 @@
 
 The rows are the run's history (`history.jsonl`), one JSON object each, told apart by `kind`:
 
-* step: step, epoch, loss, learning_rate, clips_per_s, data_wait (share of time, 0 to 1), grad_norm, seconds_left
+* step: step, epoch, loss, learning_rate, clips_per_s, data_wait (share of time, 0 to 1), grad_norm, unreadable (clips),
+  seconds_left
 * epoch: epoch, step, validation (metrics by name)
 * unreadable: epoch, clip_id, reason
 * soundless: epoch, clip_id, reason; a clip whose sound is broken, taken as one without sound
-* failure: rank, reason; only shown, not kept: a resumed run's history is that of the undisturbed one
+* skipped: epoch, step, micro_batches, clip_ids; left out because their loss was not finite
+* failure: rank, reason; and note: rank, text. Only shown, not kept: a resumed run's history is that of the undisturbed
+  one
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ class _Board:
 
     def __init__(self) -> None:
         self._rows: list[Row] = []
+        self._signal: str | None = None
 
     def post(self, row: Row) -> None:
         self._rows.append(row)
@@ -41,9 +45,18 @@ class _Board:
         rows, self._rows = self._rows, []
         return rows
 
+    def stop(self, signal: str) -> None:
+        self._signal = signal
+
+    def stopped_by(self) -> str | None:
+        return self._signal
+
 
 def make_board() -> ActorHandle:
-    """Start the actor; workers call `board.post.remote(row)` and do not wait."""
+    """Start the actor; workers call `board.post.remote(row)` and do not wait.
+
+    The other way goes `board.stop.remote(signal)`: the run is to stop, as `board.stopped_by.remote()` tells.
+    """
     return ray.remote(num_cpus=0)(_Board).remote()
 
 
@@ -120,6 +133,11 @@ def describe(row: Row) -> str:
             f"  [red]worker {row['rank']} failed[/]  {escape(row['reason'])}; going on from the latest checkpoint, "
             "if allowed"
         )
+    if row["kind"] == "note":
+        return f"  [yellow]worker {row['rank']}[/]  {escape(row['text'])}"
+    if row["kind"] == "skipped":
+        clips = escape(", ".join(row["clip_ids"]))
+        return f"  [yellow]left out[/]  step {row['step'] + 1} of epoch {row['epoch'] + 1}: loss not finite on {clips}"
     what = "no sound" if row["kind"] == "soundless" else "unreadable"
     return f"  [yellow]{what}[/]  clip {escape(row['clip_id'])}: {escape(row['reason'])}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,23 +13,27 @@ from typing import Any
 import ray.train
 from ray.actor import ActorHandle
 from ray.data import Dataset, ExecutionOptions
-from ray.train import ControllerError
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train import ControllerError, WorkerGroupError
+from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 from rich.console import Console
 
+from cast_ray.cluster import raise_user_error
 from cast_ray.config import RunConfig
-from cast_ray.data.loader import ClipLoader, wanted_by
+from cast_ray.data.loader import clip_loader
 from cast_ray.data.manifest import TRAIN, VALIDATION
 from cast_ray.data.order import EpochPlan, Position
 from cast_ray.data.pipeline import ORDER_COLUMNS, PassPlan, pass_dataset
 from cast_ray.data.shards import ShardedDataset
 from cast_ray.data.views import CentreView, TrainView, frame_sampling
-from cast_ray.errors import UserError
-from cast_ray.models.named import spec_of
-from cast_ray.training.checkpoint import fetch_state
-from cast_ray.training.loop import SCORE, TRAIN_SHARD, VALIDATION_SHARD, WorkerJob, train_worker
+from cast_ray.errors import Stopped, UserError
+from cast_ray.training.folder import data_position, latest_position, mend_list
+from cast_ray.training.loop import TRAIN_SHARD, train_worker
 from cast_ray.training.progress import make_board, shown
+from cast_ray.training.saving import SCORE
+from cast_ray.training.stopping import StoppableTorchConfig, heeding_signals
+from cast_ray.training.validation import VALIDATION_SHARD
+from cast_ray.training.worker import START_FACTOR, WorkerJob
 
 __all__ = ["TrainedRun", "train"]
 
@@ -54,11 +59,17 @@ def train(config: RunConfig, dataset: ShardedDataset, console: Console) -> Train
 
     Raises:
         UserError: the data, the storage or the cluster does not fit the configuration.
+        Stopped: a signal asked for the end, and a checkpoint is written.
     """
     folder = f"{config.storage}/{config.name}"
+    if mend_list(folder):
+        console.print(f"train: the list of checkpoints in {folder} was damaged and is made anew from what is there")
     start = latest_position(folder)
     if start != Position():
-        console.print(f"train: run '{config.name}' continues after epoch {start.epoch} of {config.optim.epochs}")
+        within = f" and {start.step} steps" if start.step else ""
+        console.print(
+            f"train: run '{config.name}' continues after epoch {start.epoch}{within} of {config.optim.epochs}"
+        )
     board = make_board()
     job = WorkerJob(
         config=config,
@@ -70,10 +81,23 @@ def train(config: RunConfig, dataset: ShardedDataset, console: Console) -> Train
     )
     tensorboard = None if "://" in folder else Path(folder) / "tensorboard"
     with shown(board, console, tensorboard):
-        result = _fit(_trainer(config, dataset, job, folder), config)
+        trainer = _trainer(config, dataset, job, folder)
+
+        def stop(signal: str) -> None:
+            console.print(f"train: {signal}; stopping with a checkpoint after this step, a second signal ends at once")
+            board.stop.remote(signal)
+
+        result, received = heeding_signals(lambda: _fit(trainer, config), stop)
     outcome: dict[str, Any] = result.return_value or {}
     if "user_error" in outcome:
         raise UserError(outcome["user_error"])
+    if received is not None:
+        where = f"after step {outcome['step']}" if "step" in outcome else "when training was complete"
+        raise Stopped(
+            f"run '{config.name}' was stopped by {received} {where}; a checkpoint is written. Start the same command "
+            f"with --name {config.name} to go on",
+            received,
+        )
     best, _ = max(result.best_checkpoints, key=lambda saved: saved[1][SCORE])
     return TrainedRun(folder=folder, best=best, last=result.checkpoint)
 
@@ -81,6 +105,10 @@ def train(config: RunConfig, dataset: ShardedDataset, console: Console) -> Train
 def _fit(trainer: TorchTrainer, config: RunConfig) -> ray.train.Result:
     try:
         return trainer.fit()
+    except WorkerGroupError as error:
+        for failure in error.worker_failures.values():
+            raise_user_error(failure)
+        raise
     except ControllerError as error:
         if not isinstance(error.controller_failure, WorkerGroupStartupTimeoutError):
             raise
@@ -105,13 +133,9 @@ class _ShowFailures(ray.train.UserCallback):
         self._board.post.remote({"kind": "failure", "rank": rank, "reason": lines[-1]})
 
 
-def latest_position(folder: str) -> Position:
-    """Where a run's latest checkpoint stands; the beginning if there is none."""
-    try:
-        checkpoint = ray.train.Result.from_path(folder).checkpoint
-    except RuntimeError:  # Ray's way of saying that there is no run yet
-        return Position()
-    return Position() if checkpoint is None else fetch_state(checkpoint).position
+def _next_data(folder: str, steps_per_epoch: int) -> Position:
+    """The first step that a run's latest checkpoint wants data for."""
+    return data_position(latest_position(folder), steps_per_epoch)
 
 
 def _plan(config: RunConfig, dataset: ShardedDataset, split: str) -> PassPlan:
@@ -123,6 +147,7 @@ def _plan(config: RunConfig, dataset: ShardedDataset, split: str) -> PassPlan:
         accumulation=config.batch.accumulation(scale.num_workers) if training else 1,
         world_size=scale.num_workers,
         shuffle=training,
+        repeats=config.augment.repeats if training else 1,
     )
     return PassPlan(
         order=order, epochs=config.optim.epochs if training else None, clips_per_task=config.data.clips_per_task
@@ -137,7 +162,10 @@ def _trainer(config: RunConfig, dataset: ShardedDataset, job: WorkerJob, folder:
     return TorchTrainer(
         train_worker,
         train_loop_config={"job": job},
-        torch_config=TorchConfig(backend="nccl" if scale.use_gpu else "gloo"),
+        # The watchdogs end what hangs; this is for when one of them does not.
+        torch_config=StoppableTorchConfig(
+            backend="nccl" if scale.use_gpu else "gloo", timeout_s=math.ceil(START_FACTOR * scale.hang_timeout_s)
+        ),
         scaling_config=ray.train.ScalingConfig(
             num_workers=scale.num_workers, use_gpu=scale.use_gpu, resources_per_worker=resources
         ),
@@ -174,19 +202,16 @@ def _datasets(
         pass_dataset,
         dataset,
         cpus_per_decode=config.data.cpus_per_decode,
+        tasks_per_decoder=config.data.tasks_per_decoder,
     )
-    wanted = wanted_by(spec_of(config.model))
-    loaders = {
-        split: ClipLoader(root=dataset.uri, view=view, columns=ORDER_COLUMNS, wanted=wanted)
-        for split, view in views.items()
-    }
+    loaders = {split: clip_loader(dataset, config, view, ORDER_COLUMNS) for split, view in views.items()}
     return {
         TRAIN_SHARD: functools.partial(
             make,
             TRAIN,
             plan=job.train_plan,
             loader=loaders[TRAIN],
-            start=functools.partial(latest_position, folder),
+            start=functools.partial(_next_data, folder, job.train_plan.order.steps_per_epoch),
         ),
         VALIDATION_SHARD: functools.partial(make, VALIDATION, plan=job.validation_plan, loader=loaders[VALIDATION]),
     }

@@ -17,11 +17,15 @@ from torch import nn
 
 from cast_ray.config import ModelConfig, WeightsConfig
 from cast_ray.data.manifest import VALIDATION
+from cast_ray.data.media import MediaFormat
 from cast_ray.data.order import Position
 from cast_ray.data.shards import ShardedDataset
 from cast_ray.errors import UserError
 from cast_ray.evaluation.predict import predict
 from cast_ray.labels import LABEL, LabelMap
+from cast_ray.models.assemble import assemble
+from cast_ray.models.named import spec_of
+from cast_ray.recipes.ssv2 import ssv2
 from cast_ray.recipes.toy import toy
 from cast_ray.training.build import build_network
 from cast_ray.training.checkpoint import (
@@ -133,6 +137,16 @@ def test_a_checkpoint_holds_only_what_trains(folder, network):
     assert {path.name for path in folder.iterdir()} == FILES
 
 
+def test_the_published_model_needs_less_than_650_mb_with_adamw():
+    """Weights and two moments in float32; the file formats add less than a megabyte."""
+    with torch.device("meta"):
+        network = assemble(spec_of(ssv2().model), {LABEL: 174})
+    network.freeze(train_experts=False)
+    trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    assert trained == 45_205_038
+    assert 3 * 4 * trained + 10**6 < 650e6
+
+
 def test_the_state_is_written_last(network, tmp_path):
     model, frozen = network
     with pytest.raises(TypeError, match="not JSON serializable"):
@@ -179,7 +193,8 @@ def test_weights_that_the_model_has_no_place_for_are_refused(network, tmp_path):
 
 def test_another_label_map_is_refused_before_anything_is_evaluated(folder):
     renamed = LabelMap({LABEL: ("up", "down", "open")})
-    dataset = ShardedDataset(uri="nowhere", label_map=renamed, fingerprint="x", index=pa.table({"split": [VALIDATION]}))
+    index = pa.table({"split": [VALIDATION]})
+    dataset = ShardedDataset(uri="nowhere", label_map=renamed, fingerprint="x", format=MediaFormat(), index=index)
     with pytest.raises(UserError) as raised:
         predict(ray.train.Checkpoint.from_directory(folder), dataset, VALIDATION, toy())
     message = str(raised.value)

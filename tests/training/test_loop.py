@@ -1,77 +1,107 @@
-"""Parts of the training loop that need no cluster: what a configuration asks for, and what is said about sound."""
+"""What is due after an update, without a cluster: rows, checkpoints, and leaving."""
 
 from __future__ import annotations
 
-import dataclasses
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import ray.train
+import torch
 
-from cast_ray.config import AudioConfig
-from cast_ray.data.augment import RandAugmentSpec
-from cast_ray.data.fbank import SpectrogramMasks
-from cast_ray.errors import UserError
-from cast_ray.recipes.ssv2 import ssv2
-from cast_ray.training import loop
-
-
-def test_the_augmentation_is_that_of_the_configuration():
-    audio = AudioConfig(
-        time_masks=1, time_mask_columns=7, frequency_masks=3, frequency_mask_bins=9, mask_share=0.25, mixing="none"
-    )
-    augment = loop.train_augment(dataclasses.replace(ssv2(), seed=4, audio=audio))
-    assert augment.frames.randaugment == RandAugmentSpec.parse("rand-m7-n4-mstd0.5-inc1")
-    assert (augment.frames.seed, augment.frames.flip_probability) == (4, 0.0)
-    assert augment.spectrogram == SpectrogramMasks(
-        seed=4, time_masks=1, time_mask_columns=7, frequency_masks=3, frequency_mask_bins=9, mask_share=0.25
-    )
+from cast_ray.data.order import EpochPlan, Position
+from cast_ray.training import history, loop
+from cast_ray.training.agreement import Notice
+from cast_ray.training.history import RunLog
+from cast_ray.training.stopping import Preemption
 
 
-def test_the_published_masks_are_the_default():
-    masks = loop.train_augment(ssv2()).spectrogram
-    assert (masks.time_masks, masks.time_mask_columns) == (2, 70)
-    assert (masks.frequency_masks, masks.frequency_mask_bins) == (2, 20)
-
-
-def test_a_malformed_randaugment_text_is_refused():
-    config = ssv2()
-    config = dataclasses.replace(config, augment=dataclasses.replace(config.augment, rand_augment="rand-x9"))
-    with pytest.raises(UserError, match="section 'x9'"):
-        loop.train_augment(config)
-
-
-class Post:
-    """Stands for the board's actor."""
+class Saving:
+    """Notes what was saved."""
 
     def __init__(self) -> None:
-        self.rows: list[dict] = []
-        self.remote = self.rows.append
+        self.positions: list[Position] = []
+        self.settled = False
+        self.written = False
+
+    def settle(self) -> None:
+        self.settled = True
 
 
-def worker_of(rank: int = 0, sound: bool = True) -> SimpleNamespace:
-    return SimpleNamespace(
-        rank=rank,
-        inputs=SimpleNamespace(sound=sound),
-        history=[],
-        job=SimpleNamespace(board=SimpleNamespace(post=Post())),
+@pytest.fixture
+def saving(monkeypatch: pytest.MonkeyPatch) -> Saving:
+    saving = Saving()
+    monkeypatch.setattr(loop, "_save", lambda worker, position: saving.positions.append(position))
+    monkeypatch.setattr(history, "gather", lambda value: [value])
+    return saving
+
+
+def epoch_of(saving: Saving, epoch: int = 0, **settings) -> loop._Epoch:
+    """Epoch of five steps; two of them are in the run, and only the second one is validated."""
+    optim = SimpleNamespace(on_bad_loss="stop", epochs=2)
+    values = {"optim": optim, "validate_every": 2, "checkpoint_every": None, "log_every": 100} | settings
+    config = SimpleNamespace(data=SimpleNamespace(max_unreadable=0.5), **values)
+    plan = EpochPlan(num_clips=10, seed=0, micro_batch=2, accumulation=1, world_size=1)
+    board = SimpleNamespace(post=SimpleNamespace(remote=lambda row: None))
+    worker = SimpleNamespace(
+        rank=0,
+        job=SimpleNamespace(config=config, train_plan=SimpleNamespace(order=plan)),
+        strategy=SimpleNamespace(device=torch.device("cpu"), grad_norm=None),
+        log=RunLog(0, board, []),
+        saving=saving,
+        inputs=SimpleNamespace(sound=False),
+        learning_rates=np.ones(10),
+        listener=None,
+        preemption=Preemption(),
     )
+    return loop._Epoch(worker, epoch)
 
 
-def test_a_clip_with_broken_sound_is_reported_once_however_often_it_comes(monkeypatch):
-    worker = worker_of()
-    monkeypatch.setattr(loop, "_gather", lambda found: [found, {"b": "noise", "a": "noise"}])
-    for epoch in range(3):
-        loop._log_soundless(worker, {"c": "noise"}, epoch)
-    assert [(row["kind"], row["clip_id"], row["epoch"]) for row in worker.history] == [
-        ("soundless", clip_id, 0) for clip_id in "abc"
-    ]
-    assert worker.job.board.post.rows == worker.history
+def after(epoch: loop._Epoch, step: int, **news: bool) -> None:
+    epoch._news = Notice(**news)
+    epoch._after_step(step, epoch._epoch * 5 + step + 1)
 
 
-def test_only_rank_0_reports_and_networks_without_ears_do_not_even_ask(monkeypatch):
-    asked = []
-    monkeypatch.setattr(loop, "_gather", lambda found: asked.append(found) or [found])
-    for worker in (worker_of(rank=1), worker_of(sound=False)):
-        loop._log_soundless(worker, {"a": "noise"}, 0)
-        assert not worker.history
-    assert asked == [{"a": "noise"}]
+def rows(epoch: loop._Epoch) -> list[int]:
+    return [row["step"] for row in epoch._worker.log.rows]
+
+
+def test_a_checkpoint_comes_every_so_many_updates_of_the_run_each_with_a_row(saving):
+    epochs = [epoch_of(saving, number, checkpoint_every=3) for number in (0, 1)]
+    for epoch in epochs:
+        for step in range(5):
+            after(epoch, step)
+    assert saving.positions == [Position(epoch=0, step=3), Position(epoch=1, step=1), Position(epoch=1, step=4)]
+    assert [rows(epoch) for epoch in epochs] == [[3, 5], [6, 9, 10]]
+
+
+def test_there_is_none_at_the_end_of_an_epoch_when_validation_follows(saving):
+    for epoch in (epoch_of(saving, 0, checkpoint_every=5), epoch_of(saving, 1, checkpoint_every=5)):
+        after(epoch, 4)
+    assert saving.positions == [Position(epoch=0, step=5)]
+
+
+def test_a_stop_saves_even_where_validation_would_follow_and_leaves_the_loop(saving):
+    epoch = epoch_of(saving, 1)
+    with pytest.raises(loop._Stopped):
+        after(epoch, 4, stop=True)
+    assert saving.positions == [Position(epoch=1, step=5)]
+    assert rows(epoch) == [10]
+
+
+def test_a_worker_that_is_to_end_takes_all_along_once_the_checkpoint_is_known(saving):
+    with pytest.raises(RuntimeError, match="all have left after step 2, with a checkpoint"):
+        after(epoch_of(saving), 1, leave=True)
+    assert saving.positions == [Position(epoch=0, step=2)]
+    assert saving.settled
+
+
+def test_a_machine_that_ray_takes_away_causes_one_checkpoint_and_training_goes_on(saving, monkeypatch):
+    info = [None, SimpleNamespace(preempted_ranks=[3]), SimpleNamespace(preempted_ranks=[3])]
+    monkeypatch.setattr(ray.train, "get_preemption_info", lambda: info.pop(0))
+    epoch = epoch_of(saving)
+    after(epoch, 0)
+    assert len(info) == 3, "asking is a collective, only for when all have agreed to look"
+    for step in (1, 2, 3):
+        after(epoch, step, look=True)
+    assert saving.positions == [Position(epoch=0, step=3)]

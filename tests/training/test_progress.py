@@ -32,6 +32,8 @@ EPOCH = {
 SOUNDLESS = {"kind": "soundless", "epoch": 1, "clip_id": "clip-8", "reason": "used without its sound: damaged"}
 UNREADABLE = {"kind": "unreadable", "epoch": 1, "clip_id": "clip-7", "reason": "no video stream"}
 FAILURE = {"kind": "failure", "rank": 1, "reason": "worker died"}
+NOTE = {"kind": "note", "rank": 3, "text": "cannot write [a checkpoint]"}
+SKIPPED = {"kind": "skipped", "epoch": 1, "step": 4, "micro_batches": 1, "clip_ids": ["clip-3", "clip-4"]}
 
 
 class Board:
@@ -87,6 +89,14 @@ def test_a_clip_with_broken_sound_is_told_from_an_unreadable_one(board, terminal
         board.rows += [SOUNDLESS]
     (line,) = printed(terminal)
     assert line.split()[:4] == ["no", "sound", "clip", "clip-8:"]
+
+
+def test_remarks_of_workers_and_clips_that_were_left_out_are_shown(board, terminal):
+    with shown(board, terminal, None):
+        board.rows += [NOTE, SKIPPED]
+    note, skipped = printed(terminal)
+    assert note.strip() == "worker 3  cannot write [a checkpoint]"
+    assert skipped.strip() == "left out  step 5 of epoch 2: loss not finite on clip-3, clip-4"
 
 
 def test_rows_posted_before_a_failure_are_printed(board, terminal):
