@@ -137,10 +137,22 @@ def _ensemble(arguments: list[str]) -> int:
     return run(settings.runs, take=settings.take, output=settings.output, console=Console())
 
 
+def _metrics(arguments: list[str]) -> int:
+    from cast_ray.evaluation.metrics_command import main as metrics
+
+    return metrics(arguments)
+
+
 def _bench(arguments: list[str]) -> int:
     from cast_ray.bench.command import main as bench
 
     return bench(arguments)
+
+
+def _plan(arguments: list[str]) -> int:
+    from cast_ray.planning.command import main as plan
+
+    return plan(arguments)
 
 
 def _weights(arguments: list[str]) -> int:
@@ -219,9 +231,15 @@ COMMANDS: Mapping[str, Command] = {
         takes="FOLDER", does="write the embedded dataset: rendered, encoded, labelled clips", run=_synthesize
     ),
     "inspect": Command(takes="SHARDS", does="show what a prepared dataset holds, with a contact sheet", run=_inspect),
+    "metrics": Command(
+        takes="RUN [RUN...]", does="measure predictions, with confidence intervals and differences", run=_metrics
+    ),
     "ensemble": Command(takes="RUN RUN...", does="average the predictions of finished runs", run=_ensemble),
     "verify": Command(
         takes="FILE...", does="compare the model with golden files; one JSON object per file", run=_verify
     ),
-    "bench": Command(takes="COMMAND", does="measure the speed and memory of a model's step", run=_bench),
+    "plan": Command(
+        takes="--recipe NAME", does="work out memory, cores, time and cost of a run, and what limits it", run=_plan
+    ),
+    "bench": Command(takes="COMMAND", does="measure a model's step or the input: speed and memory", run=_bench),
 }

@@ -17,7 +17,7 @@ from cast_ray.models.listing import FAMILIES
 from cast_ray.models.named import NAMED
 
 GOLDEN = Path(__file__).parent / "golden"
-COMMANDS = {"bench", "config", "ensemble", "inspect", "models", "synthesize", "verify", "weights"}
+COMMANDS = {"bench", "config", "ensemble", "inspect", "metrics", "models", "plan", "synthesize", "verify", "weights"}
 
 
 @pytest.fixture
@@ -51,7 +51,16 @@ def test_an_unknown_command_is_answered_with_the_known_ones(call):
 
 @pytest.mark.parametrize(
     "command",
-    [("verify",), ("synthesize",), ("models",), ("ensemble",), ("inspect",), ("bench", "model"), ("config", "diff")],
+    [
+        ("verify",),
+        ("synthesize",),
+        ("models",),
+        ("ensemble",),
+        ("inspect",),
+        ("metrics",),
+        ("bench", "model"),
+        ("config", "diff"),
+    ],
     ids=" ".join,
 )
 def test_every_command_explains_its_flags(call, command):

@@ -111,7 +111,8 @@ class ClipLoader:
 
     def __call__(self, rows: pa.Table) -> dict[str, Any]:
         media = self._blank(rows.num_rows)
-        valid, reasons = [], []
+        valid: list[bool] = []
+        reasons: list[str] = []
         listed = rows.select([*_NEEDED, *self.columns]).to_pylist()
         for _, copies in itertools.groupby(listed, key=_same_clip):
             for content, reason in self._load(list(copies)):
