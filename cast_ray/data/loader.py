@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,7 @@ from cast_ray.data.media import WITHOUT_SOUND, Media, MediaFormat
 from cast_ray.data.order import PADDING
 from cast_ray.data.shards import ShardedDataset, read_media
 from cast_ray.data.sound import HOP, SAMPLE_RATE, WINDOW, Samples, UnreadableSound, read_sound, samples_for
+from cast_ray.data.storage import is_local
 from cast_ray.data.views import Occurrence, View
 from cast_ray.models.named import spec_of
 from cast_ray.models.spec import AUDIO, AUDIO_TIMES, VIDEO, VIDEO_TIMES, NetworkSpec
@@ -27,7 +30,10 @@ from cast_ray.models.spec import AUDIO, AUDIO_TIMES, VIDEO, VIDEO_TIMES, Network
 if TYPE_CHECKING:
     from cast_ray.config import RunConfig
 
-__all__ = ["MEDIA_COLUMNS", "VIDEO_ALONE", "ClipLoader", "Wanted", "clip_loader", "wanted_by"]
+__all__ = ["MEDIA_COLUMNS", "ROW_COLUMNS", "VIDEO_ALONE", "ClipLoader", "Wanted", "clip_loader", "wanted_by"]
+
+READ_AHEAD = 8
+"""Clips that a decode worker reads from remote storage while it decodes another."""
 
 Row = dict[str, Any]
 """A row of the index, with its place in the order."""
@@ -38,7 +44,7 @@ Content = dict[str, NDArray[Any]]
 MEDIA_COLUMNS = ("frames", "video_times", "audio", "audio_columns", "audio_times")
 """Columns that are made of a clip's file, see `ClipLoader`."""
 
-_NEEDED = (
+ROW_COLUMNS = (
     "clip_id",
     "labels",
     "shard",
@@ -113,9 +119,10 @@ class ClipLoader:
         media = self._blank(rows.num_rows)
         valid: list[bool] = []
         reasons: list[str] = []
-        listed = rows.select([*_NEEDED, *self.columns]).to_pylist()
-        for _, copies in itertools.groupby(listed, key=_same_clip):
-            for content, reason in self._load(list(copies)):
+        listed = rows.select([*ROW_COLUMNS, *self.columns]).to_pylist()
+        groups = (list(copies) for _, copies in itertools.groupby(listed, key=_same_clip))
+        for copies, stored in self._read_ahead(groups):
+            for content, reason in self._load(copies, stored):
                 for name, value in (content or {}).items():
                     media[name][len(valid)] = value  # now, so that the clips are not in memory twice
                 valid.append(content is not None)
@@ -145,15 +152,35 @@ class ClipLoader:
             blank["audio_times"] = np.zeros((*views, 2), np.float32)
         return blank
 
-    def _load(self, copies: Sequence[Row]) -> list[tuple[Content | None, str]]:
-        """Content and reason of rows that are one clip, which is read and decoded once for all of them."""
+    def _read_ahead(self, groups: Iterable[list[Row]]) -> Iterator[tuple[list[Row], Media | None]]:
+        """Rows that are one clip, with its media; None where there is nothing to read.
+
+        From remote storage the next clips are read while one is decoded: each costs a round trip.
+        """
+        if is_local(self.root):
+            yield from ((copies, self._read(copies[0])) for copies in groups)
+            return
+        waiting: deque[tuple[list[Row], Future[Media | None]]] = deque()
+        with ThreadPoolExecutor(READ_AHEAD) as readers:
+            for copies in groups:
+                waiting.append((copies, readers.submit(self._read, copies[0])))
+                if len(waiting) > READ_AHEAD:
+                    earlier, media = waiting.popleft()
+                    yield earlier, media.result()
+            for copies, media in waiting:
+                yield copies, media.result()
+
+    def _read(self, row: Row) -> Media | None:
+        if row.get("clip") == PADDING or row["num_frames"] is None:
+            return None
+        return read_media(self.root, row["shard"], row["place"], self._media_columns)
+
+    def _load(self, copies: Sequence[Row], media: Media | None) -> list[tuple[Content | None, str]]:
+        """Content and reason of rows that are one clip, which is decoded once for all of them."""
         row = copies[0]
-        if row.get("clip") == PADDING:
-            return [(None, "")] * len(copies)
-        if row["num_frames"] is None:
-            return [(None, row["reason"])] * len(copies)
+        if media is None:
+            return [(None, "" if row.get("clip") == PADDING else row["reason"])] * len(copies)
         occurrences = [Occurrence(row["clip_id"], copy.get("epoch", 0), copy.get("view", 0)) for copy in copies]
-        media = read_media(self.root, row["shard"], row["place"], self._media_columns)
         contents: list[Content] = [{} for _ in copies]
         reason = ""
         try:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +23,7 @@ from ray.data import DataContext, Dataset
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
+from cast_ray.data.loader import ROW_COLUMNS
 from cast_ray.data.order import PADDING, EpochPlan, MicroBatch, Position
 from cast_ray.data.shards import ShardedDataset
 from cast_ray.errors import UserError
@@ -71,7 +72,8 @@ class PassPlan:
         """Epochs that one execution covers."""
         if self.epochs is None:
             return 1
-        tasks_per_epoch = -(-self.order.rows_per_epoch // (self.batches_per_task * self.order.micro_batch))
+        rows = self.order.steps_per_epoch * self.order.global_batch  # with padding
+        tasks_per_epoch = -(-rows // (self.batches_per_task * self.order.micro_batch))
         return max(1, min(self.epochs, TASKS_PER_PASS // tasks_per_epoch))
 
     def micro_batches(self, start: Position, executions: int) -> Iterator[tuple[int, MicroBatch]]:
@@ -111,35 +113,48 @@ class PassSource(Datasource):
 
     def _task_rows(self, executions: int) -> Iterator[pa.Table]:
         """The rows of each task: for run after run of micro batches, the run of every rank."""
-        pending: dict[int, list[dict[str, Any]]] = {rank: [] for rank in range(self._plan.order.world_size)}
-        for epoch, (step, accumulation, rank, clips, views) in self._plan.micro_batches(self._start, executions):
-            pending[rank].append(
-                {"epoch": epoch, "step": step, "accumulation": accumulation, "clips": clips, "views": views}
-            )
-            if all(len(batches) == self._plan.batches_per_task for batches in pending.values()):
-                yield from self._flush(pending)
-        yield from self._flush(pending)
+        tasks = list(self._tasks(executions))
+        batches = [batch for task in tasks for batch in task]
+        if not batches:
+            return
+        clips = np.concatenate([place.clips for _, place in batches])
+        sizes = [len(place.clips) for _, place in batches]
+        # Taken at once: for hundreds of thousands of clips, a take per task would cost seconds. A padding row repeats
+        # some clip's index row; `clip` = -1 keeps it from ever being read.
+        rows = self._index.take(np.maximum(clips, 0)).combine_chunks().append_column("clip", pa.array(clips))
+        order = {
+            "view": np.concatenate([place.views for _, place in batches]),
+            "epoch": np.repeat([epoch for epoch, _ in batches], sizes),
+            "step": np.repeat([place.step for _, place in batches], sizes),
+            "accumulation": np.repeat([place.accumulation for _, place in batches], sizes),
+        }
+        for name, values in order.items():
+            rows = rows.append_column(name, pa.array(values, pa.int64()))
+        first = 0
+        for task in tasks:
+            length = sum(len(place.clips) for _, place in task)
+            yield rows.slice(first, length)
+            first += length
 
-    def _flush(self, pending: dict[int, list[dict[str, Any]]]) -> Iterator[pa.Table]:
-        for batches in pending.values():
-            if batches:
-                yield self._rows(batches)
-                batches.clear()
-
-    def _rows(self, batches: list[dict[str, Any]]) -> pa.Table:
-        clips = np.concatenate([batch["clips"] for batch in batches])
-        # A padding row repeats some clip's index row; `clip` = -1 keeps it from ever being read.
-        rows = self._index.take(np.maximum(clips, 0)).append_column("clip", pa.array(clips))
-        rows = rows.append_column("view", pa.array(np.concatenate([batch["views"] for batch in batches])))
-        for key in ("epoch", "step", "accumulation"):
-            values = np.repeat([batch[key] for batch in batches], [len(batch["clips"]) for batch in batches])
-            rows = rows.append_column(key, pa.array(values, pa.int64()))
-        return rows.combine_chunks()
+    def _tasks(self, executions: int) -> Iterator[list[tuple[int, MicroBatch]]]:
+        """Epoch and micro batch of what each task makes, in streaming order."""
+        pending: dict[int, list[tuple[int, MicroBatch]]] = {rank: [] for rank in range(self._plan.order.world_size)}
+        for epoch, place in self._plan.micro_batches(self._start, executions):
+            pending[place.rank].append((epoch, place))
+            if all(len(task) == self._plan.batches_per_task for task in pending.values()):
+                yield from pending.values()
+                pending = {rank: [] for rank in pending}
+        yield from (task for task in pending.values() if task)
 
 
 def _read_task(rows: pa.Table) -> ReadTask:
+    # As bytes: pickled, a slice would take the rows of all tasks with it.
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, rows.schema) as stream:
+        stream.write_table(rows)
+    data = sink.getvalue().to_pybytes()
     metadata = BlockMetadata(num_rows=rows.num_rows, size_bytes=rows.nbytes, input_files=None, exec_stats=None)
-    return ReadTask(lambda: [rows], metadata)
+    return ReadTask(lambda: [pa.ipc.open_stream(data).read_all()], metadata)
 
 
 def pass_dataset(
@@ -159,7 +174,7 @@ def pass_dataset(
     Rows: `epoch`, `step`, `accumulation`, `clip` (index in the split, PADDING where there is none), `view`, `clip_id`,
     `labels` [F], `frames` uint8 (as the loader says), `valid`, `reason`.
     """
-    source = PassSource(dataset.split(split), plan, start)
+    source = PassSource(dataset.split(split).select(ROW_COLUMNS), plan, start)
     # override_num_blocks=1 only says "do not split the output of a read task": Ray splits blocks further when a
     # source has fewer tasks than blocks were asked for, and a split block would go to the wrong rank.
     rows = ray.data.read_datasource(source, override_num_blocks=1)

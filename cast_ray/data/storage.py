@@ -27,6 +27,7 @@ __all__ = [
     "check_writable",
     "file_sizes",
     "filesystem",
+    "is_local",
     "joined",
     "read_bytes",
     "retried",
@@ -52,6 +53,8 @@ def filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
     """The file system of a URI or local path, and the path inside it."""
     if "://" not in uri:
         return pafs.LocalFileSystem(), str(Path(uri).absolute())
+    if "#" in uri or " " in uri:
+        raise UserError(f"storage '{uri}' has a blank or '#', which a URI cannot have; write %20 or %23 instead")
     try:
         if uri.startswith(("gs://", "gcs://")) and "retry_limit_seconds=" not in uri:
             uri += f"{'&' if '?' in uri else '?'}retry_limit_seconds={REQUEST_TIMEOUT_S:g}"  # its own: 15 minutes
@@ -63,6 +66,11 @@ def filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
     if not path:
         raise UserError(f"storage '{uri}' names no bucket; give a URI such as s3://bucket/path")
     return _with_timeouts(storage) if isinstance(storage, pafs.S3FileSystem) else storage, path
+
+
+def is_local(uri: str) -> bool:
+    """Whether files below `uri` lie in a file system that is mounted on this machine."""
+    return "://" not in uri or uri.startswith("file://")
 
 
 def _with_timeouts(storage: pafs.S3FileSystem) -> pafs.S3FileSystem:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ray import cloudpickle
 
 from cast_ray.data import pipeline
 from cast_ray.data.order import PADDING, EpochPlan, MicroBatch, Position
@@ -311,3 +312,24 @@ def test_the_threshold_is_what_its_decimal_says(allowed, clips, most):
     check_unreadable(most, clips, allowed, "train")
     with pytest.raises(UserError, match=r"raise --data\.max-unreadable"):
         check_unreadable(most + 1, clips, allowed, "train")
+
+
+def test_a_read_task_holds_its_own_rows_only():
+    clips = 5000
+    index = pa.table({"clip_id": [f"clip {number:05d}" for number in range(clips)]})
+    order = EpochPlan(num_clips=clips, seed=0, micro_batch=8, accumulation=1, world_size=2)
+    source = PassSource(index, PassPlan(order=order, epochs=1, clips_per_task=16), Position)
+    tasks = source.get_read_tasks(1)
+    assert len(tasks) == 2 * -(-order.steps_per_epoch // 2)
+    assert max(len(cloudpickle.dumps(task)) for task in tasks) < 6000
+    first = next(iter(tasks[0]()))
+    assert first["clip_id"].to_pylist() == [f"clip {clip:05d}" for clip in first["clip"].to_pylist()]
+
+
+@pytest.mark.parametrize(("clips", "global_batch"), [(1, 256), (300, 256), (5000, 8)])
+def test_a_pass_has_a_bounded_number_of_tasks_with_padding(clips, global_batch):
+    order = EpochPlan(num_clips=clips, seed=0, micro_batch=8, accumulation=1, world_size=global_batch // 8)
+    plan = PassPlan(order=order, epochs=100_000, clips_per_task=32)
+    index = pa.table({"clip_id": ["a"] * clips})
+    if plan.epochs_per_pass > 1:
+        assert len(PassSource(index, plan, Position).get_read_tasks(1)) <= pipeline.TASKS_PER_PASS + global_batch // 8

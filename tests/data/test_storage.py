@@ -243,3 +243,9 @@ def test_options_of_a_uri_stay_at_its_end():
 def test_a_uri_without_a_bucket_is_refused(uri):
     with pytest.raises(UserError, match="names no bucket"):
         filesystem(uri)
+
+
+@pytest.mark.parametrize("uri", ["s3://bucket/a#1", "s3://bucket/a b"])
+def test_what_a_uri_cannot_have_is_refused_and_not_cut_off(uri):
+    with pytest.raises(UserError, match="%20 or %23"):
+        filesystem(uri)
