@@ -3,30 +3,38 @@
 from __future__ import annotations
 
 import io
+import itertools
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from threading import Thread
+from threading import Thread, Timer
 
 import av
 import psutil
 import pyarrow.fs as pafs
 import pytest
 import ray
+from ray.data import ExecutionOptions
 from rich.console import Console
 
 from cast_ray.data.catalog import read_ssv2
 from cast_ray.data.ingest import stored_clips
+from cast_ray.data.loader import ClipLoader
 from cast_ray.data.manifest import TRAIN, VALIDATION, Manifest
 from cast_ray.data.media import MediaFormat
+from cast_ray.data.order import EpochPlan, Position
+from cast_ray.data.pipeline import ORDER_COLUMNS, PassPlan, iterate_run, pass_dataset
 from cast_ray.data.prepare import prepare
 from cast_ray.data.shards import ShardedDataset, open_complete, read_media, shard_plan, write_index, write_shard
 from cast_ray.data.storage import filesystem
 from cast_ray.data.synthetic import SyntheticDataset, write_dataset
+from cast_ray.data.views import Sampling, TrainView
+from cast_ray.evaluation.predictions import read_predictions
 
 REPOSITORY = Path(__file__).parents[2]
 TRAIN_CLIPS, VALIDATION_CLIPS, PER_SHARD = 56, 8, 4
@@ -34,6 +42,7 @@ NUM_SHARDS = (TRAIN_CLIPS + VALIDATION_CLIPS) // PER_SHARD
 CORRUPTED = "5"
 JPEG = MediaFormat(video="jpeg", sound="16khz")
 WAIT_S = 240
+AWAY_S, EPOCHS = 3.0, 12
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +99,9 @@ def check_same(found: ShardedDataset, expected: ShardedDataset) -> None:
     assert not list(Path(found.uri).rglob("*.part"))
 
 
-def test_a_submitted_job_prepares_a_dataset_on_s3(submit, clips, manifest, s3_server, s3_bucket) -> None:
+def test_a_dataset_is_prepared_on_s3_and_trained_from_there(
+    submit, clips, manifest, s3_server, s3_bucket, tmp_path
+) -> None:
     root = f"{s3_bucket}/some/where"
     flags = job_flags(clips, root, "short-gop")
     status, text = submit(*flags, job="prepare_data", variables=s3_server.environment)
@@ -121,6 +132,45 @@ def test_a_submitted_job_prepares_a_dataset_on_s3(submit, clips, manifest, s3_se
     assert status == 0, text
     assert "nothing was left to do" in text
     assert objects() == before
+
+    flags = ["--small", "--shards", root, "--storage", str(tmp_path), "--name", "s3", "--optim.epochs", "1"]
+    status, text = submit(*flags, "--data.max-unreadable", "0.05", variables=s3_server.environment)
+    assert status == 0, text
+    assert f"unreadable  clip {CORRUPTED}: " in text
+    assert len(read_predictions(tmp_path / "s3" / "predictions.parquet").clip_ids) == VALIDATION_CLIPS
+
+
+def test_an_epoch_goes_on_when_the_storage_was_away_for_a_while(head, sharded, manifest, s3_server, s3_bucket) -> None:
+    dataset = sharded(manifest, f"{s3_bucket}/epoch")
+    order = EpochPlan(num_clips=TRAIN_CLIPS, seed=3, micro_batch=4, accumulation=1, world_size=1)
+    plan = PassPlan(order=order, epochs=EPOCHS, clips_per_task=4)
+    sampling = Sampling(kind="uniform", num_frames=4, stride=4, size=32)
+    view = TrainView(sampling=sampling, seed=3, crop_area=(0.5, 1.0), crop_ratio=(0.8, 1.25))
+    loader = ClipLoader(root=dataset.uri, stored=dataset.format, view=view, columns=ORDER_COLUMNS)
+    ray.init(
+        address=head.gcs,
+        log_to_driver=False,
+        configure_logging=False,
+        runtime_env={"env_vars": s3_server.environment},
+    )
+    try:
+        clips = pass_dataset(dataset, TRAIN, plan=plan, loader=loader)
+        clips.context.execution_options = ExecutionOptions(preserve_order=True)
+        (shard,) = clips.streaming_split(1, equal=True)
+        seen: Counter[tuple[int, str]] = Counter()
+        back, came = Timer(AWAY_S, s3_server.start), [time.monotonic()]
+        for number, batch in enumerate(iterate_run(shard, plan=plan, rank=0, start=Position())):
+            if number == 1:
+                s3_server.stop()
+                back.start()
+            came.append(time.monotonic())
+            assert (batch["valid"] | (batch["clip_id"] == CORRUPTED)).all(), batch["reason"]
+            seen.update(zip(batch["epoch"].tolist(), batch["clip_id"].tolist(), strict=True))
+        back.join()
+    finally:
+        ray.shutdown()
+    assert seen == {(epoch, clip.clip_id): 1 for epoch in range(EPOCHS) for clip in manifest.split(TRAIN)}
+    assert max(after - before for before, after in itertools.pairwise(came[2:])) > AWAY_S / 3  # it was missed
 
 
 def test_a_killed_preparation_continues_and_gives_the_same_dataset(
