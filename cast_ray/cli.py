@@ -161,6 +161,12 @@ def _weights(arguments: list[str]) -> int:
     return weights(arguments)
 
 
+def _export(arguments: list[str]) -> int:
+    from cast_ray.export.command import main as export
+
+    return export(arguments)
+
+
 def _config(arguments: list[str]) -> int:
     from cast_ray.configuration import main as config
 
@@ -226,6 +232,9 @@ COMMANDS: Mapping[str, Command] = {
         takes="[PATTERN...]", does="list the named models with parameters, multiply-adds and inputs", run=_models
     ),
     "weights": Command(takes="COMMAND", does="fetch, show and list the experts' weights", run=_weights),
+    "export": Command(
+        takes="CHECKPOINT", does="write a trained model into one file: experts, trained parts, class names", run=_export
+    ),
     "config": Command(takes="COMMAND", does="compare the settings of recipes and runs", run=_config),
     "synthesize": Command(
         takes="FOLDER", does="write the embedded dataset: rendered, encoded, labelled clips", run=_synthesize

@@ -17,7 +17,10 @@ from cast_ray.models.listing import FAMILIES
 from cast_ray.models.named import NAMED
 
 GOLDEN = Path(__file__).parent / "golden"
-COMMANDS = {"bench", "config", "ensemble", "inspect", "metrics", "models", "plan", "synthesize", "verify", "weights"}
+COMMANDS = {
+    *("bench", "config", "ensemble", "export", "inspect", "metrics", "models", "plan", "synthesize", "verify"),
+    "weights",
+}
 
 
 @pytest.fixture
@@ -58,6 +61,7 @@ def test_an_unknown_command_is_answered_with_the_known_ones(call):
         ("ensemble",),
         ("inspect",),
         ("metrics",),
+        ("export",),
         ("bench", "model"),
         ("config", "diff"),
     ],
@@ -158,7 +162,7 @@ def test_verify_ends_with_status_1_past_the_tolerance(call, tmp_path):
         (("inspect",), "Folder or URI of a prepared dataset"),
         (("inspect", "nowhere"), "there is no complete prepared dataset at 'nowhere'"),
         (("ensemble", "one", "two", "--take", "noun"), "FIELD=NUMBER"),
-        (("bench", "data"), "unknown command 'bench data'"),
+        (("bench", "date"), "unknown command 'bench data'"),
         (("config", "show"), "unknown command 'config show'"),
         (("config", "diff", "ssv2", "ssv3"), "there is no configuration 'ssv3'; give a recipe (ssv2, k400,"),
         (("bench", "model", "--model", "cast_huge"), "`cast-ray models` lists"),

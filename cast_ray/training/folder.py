@@ -19,7 +19,7 @@ from cast_ray.training.checkpoint import FILES, CheckpointState, fetch_state
 from cast_ray.training.metrics import score
 from cast_ray.training.saving import SCORE, UNSCORED
 
-__all__ = ["data_position", "latest_position", "mend_list", "remove_leftovers"]
+__all__ = ["complete_checkpoints", "data_position", "latest_position", "mend_list", "remove_leftovers"]
 
 LIST_FILE = "checkpoint_manager_snapshot.json"
 PREFIX = "checkpoint_"
@@ -47,11 +47,7 @@ def mend_list(folder: str) -> bool:
     storage, root = filesystem(folder)
     if _listed(storage, root):
         return False
-    states = {}
-    for name in _folders(storage, root):
-        with suppress(UserError):  # damaged; it goes with the leftovers
-            if _is_complete(storage, f"{root}/{name}"):
-                states[name] = fetch_state(ray.train.Checkpoint(f"{root}/{name}", filesystem=storage))
+    states = complete_checkpoints(storage, root)  # damaged ones go with the leftovers
     if not states:
         with suppress(FileNotFoundError):
             storage.delete_file(f"{root}/{LIST_FILE}")
@@ -59,6 +55,16 @@ def mend_list(folder: str) -> bool:
     with written_whole(storage, f"{root}/{LIST_FILE}") as sink:
         sink.write(json.dumps(_list_of(states)).encode())
     return True
+
+
+def complete_checkpoints(storage: pafs.FileSystem, root: str) -> dict[str, CheckpointState]:
+    """The complete checkpoints of a run by the names of their folders, oldest first, whatever Ray's list says."""
+    states = {}
+    for name in _folders(storage, root):
+        with suppress(UserError):  # damaged
+            if _is_complete(storage, f"{root}/{name}"):
+                states[name] = fetch_state(ray.train.Checkpoint(f"{root}/{name}", filesystem=storage))
+    return states
 
 
 def remove_leftovers(storage: pafs.FileSystem, root: str) -> list[str]:

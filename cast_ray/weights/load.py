@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from cast_ray.errors import UserError
+from cast_ray.export.file import read_contents, read_tensors
+from cast_ray.models.named import spec_of
 from cast_ray.models.network import Network
 from cast_ray.models.spec import AUDIO, SPATIAL, TEMPORAL, NetworkSpec
 from cast_ray.weights.cast_author import from_author
 from cast_ray.weights.compare import differences
 from cast_ray.weights.experts import FinalNorm, load_experts
+from cast_ray.weights.fingerprint import tensor_fingerprint
 from cast_ray.weights.fit import fit_network
 from cast_ray.weights.hub import locate, origin
 from cast_ray.weights.layout import Tensors
@@ -36,7 +37,7 @@ RANDOM = "random"
 def load_network(
     network: Network, source: str | Path, *, folder: Path | None = None, keep_head: bool = False
 ) -> list[str]:
-    """Fill a whole network: from a released CAST, from our own state dict, or from the checkpoint of a training run.
+    """Fill a whole network: from a released CAST, our own state dict, an exported file, or the checkpoint of a run.
 
     A run's checkpoint holds only what trained; its experts are loaded first, from where the run had them. Tables of
     positions are resized.
@@ -52,12 +53,18 @@ def load_network(
         As `load_experts`.
 
     Raises:
-        UserError: the source cannot be found or read, is a single expert, does not fit the network, or is a run of
-            another model whose tensors would fit by chance.
+        UserError: the source cannot be found or read, is a single expert, does not fit the network, or is a run or
+            export of another model whose tensors would fit by chance.
     """
     path = locate(source, folder)
     if (path / STATE_FILE).is_file():
         return _load_run(network, path, folder=folder, keep_head=keep_head)
+    exported = read_contents(path)
+    if exported is not None:
+        tensors = read_tensors(path, exported)
+        _check_model(spec_of(exported.model), network, tensors, keep_head=keep_head, where=path)
+        notes = [f"exported {exported.model.name}, from {path}"]
+        return notes + _fill_network(network, tensors, keep_head=keep_head, where=str(source))
     tensors = read_checkpoint(path)
     kind = whole_network_of(tensors)
     if kind is None:
@@ -74,15 +81,7 @@ def frozen_fingerprint(network: nn.Module) -> str:
 
     A checkpoint stores it instead of the frozen weights; equal fingerprints mean bitwise equal weights.
     """
-    return _fingerprint((name, x) for name, x in network.named_parameters() if not x.requires_grad)
-
-
-def _fingerprint(parameters: Iterable[tuple[str, nn.Parameter]]) -> str:
-    digest = hashlib.sha256()
-    for name, parameter in sorted(parameters):
-        digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode())
-        digest.update(parameter.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    return tensor_fingerprint((name, x) for name, x in network.named_parameters() if not x.requires_grad)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,13 +99,8 @@ class _Run:
 def _load_run(network: Network, path: Path, *, folder: Path | None, keep_head: bool) -> list[str]:
     run = _read_run(path)
     tensors = read_checkpoint(path)
+    _check_model(run.spec, network, tensors, keep_head=keep_head, where=path)
     kept, _ = _kept_head(network, tensors, keep_head=keep_head)
-    other = differences(run.spec, network.spec, with_head=kept != HEAD)
-    if other:
-        raise UserError(
-            f"the checkpoint {path} is of another model than this network: {'; '.join(other[:SHOWN])}"
-            f"{' ...' if len(other) > SHOWN else ''}. Build the network from the checkpoint's own configuration"
-        )
     frozen = {name for name, _ in network.named_parameters() if not _starts(name, kept)} - tensors.keys()
     notes = [f"{len(tensors)} trained tensors, from {path}"]
     if frozen and run.network is not None:
@@ -131,9 +125,19 @@ def _load_run(network: Network, path: Path, *, folder: Path | None, keep_head: b
     return notes + changes
 
 
+def _check_model(saved: NetworkSpec, network: Network, tensors: Tensors, *, keep_head: bool, where: Path) -> None:
+    """Raise `UserError` if weights of `saved` mean something else in `network`, even where all shapes agree."""
+    kept, _ = _kept_head(network, tensors, keep_head=keep_head)
+    other = differences(saved, network.spec, with_head=kept != HEAD)
+    if other:
+        raise UserError(
+            f"the checkpoint {where} is of another model than this network: {'; '.join(other[:SHOWN])}"
+            f"{' ...' if len(other) > SHOWN else ''}. Build the network from the checkpoint's own configuration"
+        )
+
+
 def _read_run(path: Path) -> _Run:
     from cast_ray.config import RunConfig
-    from cast_ray.models.named import spec_of
     from cast_ray.training.checkpoint import read_state
 
     state = read_state(path)
@@ -148,7 +152,7 @@ def _read_run(path: Path) -> _Run:
 
 
 def _check_frozen(network: Network, frozen: set[str], run: _Run, path: Path) -> None:
-    found = _fingerprint((name, x) for name, x in network.named_parameters() if name in frozen)
+    found = tensor_fingerprint((name, x) for name, x in network.named_parameters() if name in frozen)
     if found != run.frozen:
         raise UserError(
             f"the checkpoint {path} was trained on frozen experts with the fingerprint {run.frozen}, but "

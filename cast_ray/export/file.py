@@ -1,0 +1,99 @@
+"""How an exported file is laid out: safetensors, with one entry of metadata that holds the contents as JSON.
+
+The safetensors library wants all tensors as bytes in memory at once; here they are written one after the other, which
+any storage takes and which can be watched. One entry, because the library keeps several in no order: the same
+checkpoint makes the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from cast_ray.errors import UserError
+from cast_ray.export.contents import Contents, from_json, to_json
+from cast_ray.weights.fingerprint import tensor_fingerprint
+
+__all__ = ["DTYPES", "SUFFIX", "read_contents", "read_tensors", "write_file"]
+
+SUFFIX = ".safetensors"
+KEY = "cast_ray"
+"""Name of the entry."""
+DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "float16": torch.float16}
+"""By the words of the command line."""
+CODES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
+"""safetensors' names of types."""
+ALIGNMENT = 8
+
+
+class Sink(Protocol):
+    """Whatever bytes can be written to."""
+
+    def write(self, content: Any, /) -> Any: ...
+
+
+def write_file(
+    sink: Sink, contents: Contents, tensors: Mapping[str, Tensor], *, wrote: Callable[[int], None] = lambda _: None
+) -> None:
+    """Write a whole file.
+
+    Args:
+        sink: where to.
+        contents: what it says of itself.
+        tensors: by name, all of the same type.
+        wrote: is told the number of bytes after each tensor.
+    """
+    header: dict[str, Any] = {"__metadata__": {KEY: to_json(contents)}}
+    end = 0
+    for name, tensor in sorted(tensors.items()):
+        begin, end = end, end + tensor.nbytes
+        header[name] = {"dtype": CODES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % ALIGNMENT)
+    sink.write(len(text).to_bytes(8, "little"))
+    sink.write(text)
+    for _, tensor in sorted(tensors.items()):
+        sink.write(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+        wrote(tensor.nbytes)
+
+
+def read_contents(path: Path) -> Contents | None:
+    """What a file says of itself; None: it is no exported file.
+
+    Raises:
+        UserError: it is damaged, or has another format version.
+    """
+    if path.suffix != SUFFIX or not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"checkpoint {path} is not a valid safetensors file ({error}); fetch it again") from error
+    return from_json(metadata[KEY], where=str(path)) if KEY in metadata else None
+
+
+def read_tensors(path: Path, contents: Contents) -> dict[str, Tensor]:
+    """All tensors of a file in float32, on the CPU.
+
+    Raises:
+        UserError: a byte of them is not as it was written.
+    """
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"checkpoint {path} is not a valid safetensors file ({error}); fetch it again") from error
+    found = tensor_fingerprint(tensors.items())
+    if found != contents.fingerprints.tensors:
+        raise UserError(
+            f"{path} is damaged: its tensors have the fingerprint {found[:16]} instead of "
+            f"{contents.fingerprints.tensors[:16]}; fetch it again"
+        )
+    return {name: tensor.float() for name, tensor in tensors.items()}
