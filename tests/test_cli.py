@@ -162,7 +162,7 @@ def test_verify_ends_with_status_1_past_the_tolerance(call, tmp_path):
         (("inspect",), "Folder or URI of a prepared dataset"),
         (("inspect", "nowhere"), "there is no complete prepared dataset at 'nowhere'"),
         (("ensemble", "one", "two", "--take", "noun"), "FIELD=NUMBER"),
-        (("bench", "date"), "unknown command 'bench data'"),
+        (("bench", "date"), "unknown command 'bench date'"),
         (("config", "show"), "unknown command 'config show'"),
         (("config", "diff", "ssv2", "ssv3"), "there is no configuration 'ssv3'; give a recipe (ssv2, k400,"),
         (("bench", "model", "--model", "cast_huge"), "`cast-ray models` lists"),
