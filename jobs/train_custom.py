@@ -45,8 +45,10 @@ class Job(TrainingJob):
     """Folder with train.csv and validation.csv: column clip, optionally start_s and stop_s, and one per label."""
 
     def clips(self, console: Console) -> Manifest:
-        data = str(self.data)
-        return read_folders(data) if self.annotations is None else read_table(data, self.annotations)
+        data, on_skip = str(self.data), self.on_skip(console)
+        if self.annotations is None:
+            return read_folders(data, on_skip=on_skip)
+        return read_table(data, self.annotations, on_skip=on_skip)
 
 
 if __name__ == "__main__":

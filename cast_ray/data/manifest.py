@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from cast_ray.errors import UserError
 from cast_ray.labels import LabelMap
 
-__all__ = ["TRAIN", "VALIDATION", "Clip", "Manifest"]
+__all__ = ["TRAIN", "VALIDATION", "Clip", "Manifest", "escaped"]
 
 TRAIN, VALIDATION = "train", "validation"
 """Names of the splits."""
@@ -37,13 +37,19 @@ class Manifest:
     """All clips of a dataset with their label map; checked when built.
 
     Raises:
-        UserError: a clip id occurs twice, or a label is outside the label map.
+        UserError: a clip id occurs twice, a label is outside the label map, or an id, a file's name or a class name is
+            not UTF-8 text.
     """
 
     clips: tuple[Clip, ...]
     label_map: LabelMap
 
     def __post_init__(self) -> None:
+        classes = [name for names in self.label_map.names.values() for name in names]
+        texts = [text for clip in self.clips for text in (clip.clip_id, clip.uri)]
+        odd = [escaped(text) for text in (*classes, *texts) if escaped(text) != text]
+        if odd:
+            raise UserError(f"names that are not UTF-8 text: {', '.join(odd[:5])}; rename the files, clips or classes")
         for clip in self.clips:
             self.label_map.check(clip.labels, where=f"clip '{clip.clip_id}'")
         counts = Counter(clip.clip_id for clip in self.clips)
@@ -58,3 +64,11 @@ class Manifest:
             present = sorted({clip.split for clip in self.clips})
             raise UserError(f"split '{name}' is empty; the annotations have clips only for {present}")
         return clips
+
+
+def escaped(text: str) -> str:
+    """The text with backslash escapes for what cannot be printed or stored as UTF-8, such as bytes of file names."""
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # a surrogate that stands for no byte
+        return text.encode("utf-8", "backslashreplace").decode()

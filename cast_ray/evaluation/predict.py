@@ -21,9 +21,9 @@ from cast_ray.data.views import TestViews, frame_sampling
 from cast_ray.errors import UserError
 from cast_ray.evaluation.predictions import Predictions
 from cast_ray.models.named import spec_of
-from cast_ray.training.checkpoint import fetch_state, load_weights, read_state
+from cast_ray.training.checkpoint import CheckpointState, fetch_state, load_weights, read_state
 
-__all__ = ["Evaluation", "predict"]
+__all__ = ["Evaluation", "predict", "training_data_remark"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +105,20 @@ def predict(checkpoint: ray.train.Checkpoint, dataset: ShardedDataset, split: st
         checkpoint=state.fingerprint,
     )
     return Evaluation(predictions=predictions, unreadable=broken)
+
+
+def training_data_remark(state: CheckpointState, dataset: ShardedDataset) -> str | None:
+    """A sentence to print if the data are not those of training, else None.
+
+    Other data may well be meant, but one dataset's validation clips can be another's training clips: in another
+    official split, or in other files of the same clips.
+    """
+    if state.dataset == dataset.fingerprint:
+        return None
+    return (
+        f"the checkpoint was trained on dataset {state.dataset}, this is {dataset.fingerprint}: make sure that none of "
+        "these clips was trained on"
+    )
 
 
 def _predicted(

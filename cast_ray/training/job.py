@@ -19,8 +19,9 @@ from cast_ray.command_line import parse
 from cast_ray.config import RunConfig
 from cast_ray.configuration import configuration_text, read_configuration
 from cast_ray.data.catalog import PUBLISHED, check_counts
-from cast_ray.data.catalog.entries import OnSkip, refuse
-from cast_ray.errors import UserError
+from cast_ray.data.catalog.entries import OnSkip
+from cast_ray.data.catalog.source import SourceFlags, say
+from cast_ray.data.catalog.splits import split_remarks
 from cast_ray.recipes.other_model import with_model
 from cast_ray.recipes.small import small
 
@@ -31,20 +32,12 @@ __all__ = ["OfficialJob", "TrainingJob", "train_job"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingJob(ABC):
+class TrainingJob(SourceFlags, ABC):
     """Flags of every training job beside those of the configuration."""
 
     recipe: ClassVar[str]
     """Name of the recipe that the job starts with."""
-    required: ClassVar[tuple[str, ...]] = ("data", "annotations")
-    """Flags that the job cannot read its data without."""
 
-    data: str | None = None
-    """Folder with the videos."""
-    annotations: str | None = None
-    """Folder with the annotation files."""
-    shards: str | None = None
-    """Path or URI of a dataset that jobs/prepare_data.py has written, instead of --data and --annotations."""
     config: str
     """What the settings start from: a recipe, the folder of a run or checkpoint (its name too, so that it goes on),
     or a JSON file. Other flags change single settings of it."""
@@ -55,18 +48,6 @@ class TrainingJob(ABC):
     worker_logs: bool = False
     """Print the logs of Ray's workers too."""
     run: Annotated[RunConfig, tyro.conf.arg(name="")]
-
-    def check_source(self) -> None:
-        """Raise `UserError` unless the data is given in exactly one way."""
-        given = [f"--{name}" for name in ("data", "annotations") if getattr(self, name) is not None]
-        if self.shards is not None and given:
-            raise UserError(f"--shards '{self.shards}' and {' and '.join(given)} are given; leave one of them away")
-        missing = [f"--{name}" for name in self.required if getattr(self, name) is None]
-        if self.shards is None and missing:
-            needed = " and ".join(f"--{name}" for name in self.required)
-            raise UserError(
-                f"{' and '.join(missing)} not given; give {needed}, or --shards with a dataset that is prepared already"
-            )
 
     @abstractmethod
     def clips(self, console: Console) -> Manifest:
@@ -84,9 +65,6 @@ class TrainingJob(ABC):
 class OfficialJob(TrainingJob):
     """Flags of the jobs for published datasets."""
 
-    leave_out: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Go on without the clips that cannot be used, such as those without a video file, and say which they are."""
-
     @property
     @abstractmethod
     def published(self) -> str | None:
@@ -96,19 +74,11 @@ class OfficialJob(TrainingJob):
     def read(self, data: str, annotations: str, on_skip: OnSkip) -> Manifest:
         """The clips, by the dataset's reader."""
 
-    def check_source(self) -> None:
-        super().check_source()
-        if self.shards is not None and self.leave_out:
-            raise UserError("--leave-out concerns the reading of --data, but --shards is given; leave it away")
-
     def clips(self, console: Console) -> Manifest:
-        def report(sentence: str) -> None:
-            console.print(f"left out: {sentence}", soft_wrap=True, highlight=False, markup=False)
-
-        manifest = self.read(str(self.data), str(self.annotations), report if self.leave_out else refuse)
+        manifest = self.read(str(self.data), str(self.annotations), self.on_skip(console))
         remark = self.published and check_counts(manifest, PUBLISHED[self.published])
         if remark:
-            console.print(f"note: {remark}", soft_wrap=True, highlight=False, markup=False)
+            say(console, "note", remark)
         return manifest
 
 
@@ -131,7 +101,9 @@ def train_job(job_type: type[TrainingJob], description: str | None, arguments: S
     job.check_source()
     job.run.check_experts()
     console = Console()
-    source = job.clips(console) if job.shards is None else job.shards
+    source = job.shards or job.clips(console)
+    for remark in [] if isinstance(source, str) else split_remarks(source):
+        say(console, "note", remark)
 
     # Imported late, so that --help, a wrong flag and a missing folder answer at once.
     from cast_ray.runs import run

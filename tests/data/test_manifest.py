@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cast_ray.data.manifest import TRAIN, VALIDATION, Clip, Manifest
+from cast_ray.data.manifest import TRAIN, VALIDATION, Clip, Manifest, escaped
 from cast_ray.errors import UserError
 from cast_ray.labels import LABEL, LabelMap
 
@@ -38,3 +38,22 @@ def test_a_label_outside_the_map_is_refused_with_its_clip():
 def test_a_clip_id_that_occurs_twice_is_refused_even_across_splits():
     with pytest.raises(UserError, match=r"clip ids occur more than once: \['a'\]"):
         Manifest(clips=(clip("a"), clip("b"), clip("a", split=VALIDATION)), label_map=LABELS)
+
+
+@pytest.mark.parametrize("where", ["id", "file", "class"])
+def test_names_that_are_no_text_are_refused_in_print(where):
+    """They could be neither stored nor printed: the message itself must be."""
+    odd = "caf\udce9"
+    clips = (clip("a"), clip(odd if where == "id" else "b"))
+    if where == "file":
+        clips = (Clip(clip_id="a", uri=f"/videos/{odd}.mp4", labels=(0,), split=TRAIN),)
+    labels = LabelMap({LABEL: ("up", odd)}) if where == "class" else LABELS
+    with pytest.raises(UserError, match=r"not UTF-8 text: .*caf.xe9") as caught:
+        Manifest(clips=clips, label_map=labels)
+    str(caught.value).encode()
+
+
+def test_escaping_leaves_text_alone_and_shows_bytes():
+    assert escaped("caf\u00e9 \\x") == "caf\u00e9 \\x"
+    assert escaped("caf\udce9") == "caf\\xe9"
+    assert escaped("half \ud83d") == "half \\ud83d"

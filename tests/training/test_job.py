@@ -211,6 +211,20 @@ def test_own_clips_come_from_folders_or_from_a_table(tmp_path, started):
     assert one.num_classes == {"label": 2}
 
 
+def test_own_clips_that_cannot_be_used_are_left_out_if_asked_and_differing_classes_told(tmp_path, started, capsys):
+    for file in ("train/fall/1.mp4", "train/fall/notes.doc", "train/sit/1.mp4", "validation/fall/1.mp4"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    with pytest.raises(UserError, match="1 files whose names do not end as those of videos: train/fall/notes"):
+        start("custom", "--small", "--data", str(tmp_path))
+    assert started == []
+    start("custom", "--small", "--data", str(tmp_path), "--leave-out")
+    assert [clip.clip_id for clip in started[0].source.clips] == ["train/fall/1", "train/sit/1", "validation/fall/1"]
+    said = capsys.readouterr().out
+    assert "left out: " in said
+    assert "note: 1 of 2 classes of 'label' have training clips but no validation clip" in said
+
+
 @pytest.mark.parametrize(
     ("name", "flags", "message"),
     [
@@ -224,7 +238,8 @@ def test_own_clips_come_from_folders_or_from_a_table(tmp_path, started):
         ("ek100", ["--model.name", "cast_bas_patch16_224"], "did you mean cast_base_patch16_224"),
         ("ek100", ["--smal"], "unknown flag --smal; did you mean --small"),
         ("ek100", ["--split", "2"], "unknown flag --split"),
-        ("custom", ["--leave-out"], "unknown flag --leave-out"),
+        ("custom", ["--leave-outs"], "unknown flag --leave-outs"),
+        ("custom", ["--shards", "s", "--leave-out"], "--leave-out concerns the reading of --data"),
         ("vggsound", ["--model.name", "cast_base_patch16_224", "--weights.audio", "a", "--shards", "s"], "the experts"),
     ],
 )

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from cast_ray.data.catalog.entries import Entry, OnSkip, Source, build_manifest, names_in_training, refuse
-from cast_ray.data.catalog.files import VideoFolder, find_annotation, read_json
+from cast_ray.data.catalog.files import find_annotation, read_json
+from cast_ray.data.catalog.videos import VideoFolder
 from cast_ray.data.manifest import TRAIN, VALIDATION, Manifest
 from cast_ray.errors import UserError
 

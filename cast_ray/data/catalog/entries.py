@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cast_ray.data.catalog.files import NUM_EXAMPLES, VIDEO_SUFFIXES, VideoFolder, below
+from cast_ray.data.catalog.videos import NOT_UTF8, VIDEO_SUFFIXES, VideoFolder, below, examples
 from cast_ray.data.manifest import TRAIN, Clip, Manifest
 from cast_ray.errors import UserError
 from cast_ray.labels import LABEL, LabelMap
@@ -37,12 +37,15 @@ class Entry:
     place: str
     """Where in the file it is, for messages: "line 3"."""
     clip_id: str
-    names: tuple[str, ...]
+    names: tuple[str, ...] = ()
     """What its video file may be called, without suffix, best first; see `VideoFolder.find`."""
+    file: str | None = None
+    """Absolute path of its video file, if the reader has found it; else `names` are looked for."""
     labels: tuple[int | str, ...]
     """One index or class name per label field."""
-    segment: tuple[float, float] | None = None
-    """First and last second in the original recording; None if the annotation file does not say."""
+    segment: tuple[float | None, float | None] | None = None
+    """First and last second in the original recording, None for its beginning and end; None if the annotation file
+    does not say."""
     cut: bool = True
     """Whether the video file holds just this clip; else it is the whole recording."""
     problem: str | None = None
@@ -141,7 +144,7 @@ def _clip(
     start_s, stop_s = (None, None) if entry.cut or entry.segment is None else entry.segment
     return Clip(
         clip_id=entry.clip_id,
-        uri=folder.find(*entry.names) or "",
+        uri=entry.file or folder.find(*entry.names) or "",
         labels=tuple(labels),
         split=split,
         start_s=start_s,
@@ -150,7 +153,8 @@ def _clip(
 
 
 def _problem(entry: Entry) -> str | None:
-    empty = entry.segment is not None and entry.segment[1] <= entry.segment[0]
+    start_s, stop_s = entry.segment or (None, None)
+    empty = stop_s is not None and stop_s <= (start_s or 0.0)
     return entry.problem or (EMPTY if empty else None)
 
 
@@ -169,16 +173,15 @@ def _report(
 ) -> None:
     for problem, clips in problems.items():
         on_skip(
-            f"'{source.path}' has {len(clips)} clips of {len(source.entries)} with {problem}: {_examples(clips)}; "
+            f"'{source.path}' has {len(clips)} clips of {len(source.entries)} with {problem}: {examples(clips)}; "
             "correct or remove them, or choose to leave them out"
         )
     if missing:
+        nameless = folder.ignored.get(NOT_UTF8, [])
+        hint = f" (it has {NOT_UTF8}, which nothing finds: {examples(nameless)})" if nameless else ""
+        where = f" at most {folder.depth} folders deep ({', '.join(VIDEO_SUFFIXES)})" if folder.depth else ""
         on_skip(
             f"'{source.path}' names {len(missing)} clips of {len(source.entries)} that have no video file in "
-            f"'{folder.path}': {_examples(missing)}; add the files ({', '.join(VIDEO_SUFFIXES)}), remove the clips "
-            "from the annotations, or choose to leave them out"
+            f"'{folder.path}': {examples(missing)}{hint}; add the files{where}, remove "
+            "the clips from the annotations, or choose to leave them out"
         )
-
-
-def _examples(values: Sequence[str]) -> str:
-    return ", ".join(values[:NUM_EXAMPLES]) + (" ..." if len(values) > NUM_EXAMPLES else "")

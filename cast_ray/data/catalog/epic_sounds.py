@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cast_ray.data.catalog.entries import Entry, OnSkip, Source, build_manifest, refuse
-from cast_ray.data.catalog.files import VideoFolder, find_annotation, index_names, read_csv, seconds, whole_number
+from cast_ray.data.catalog.files import find_annotation, index_names, read_csv, seconds, whole_number
+from cast_ray.data.catalog.videos import VideoFolder
 from cast_ray.data.manifest import TRAIN, VALIDATION, Manifest
 from cast_ray.errors import UserError
 from cast_ray.labels import LABEL, LabelMap

@@ -1,21 +1,18 @@
-"""How annotation files and video folders are found and read, with a clear message for whatever is wrong with them."""
+"""How annotation files are found and read, with a clear message for whatever is wrong with them."""
 
 from __future__ import annotations
 
 import csv
 import json
-import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from cast_ray.errors import UserError
 
 __all__ = [
-    "VideoFolder",
-    "below",
     "find_annotation",
     "index_names",
     "read_class_names",
@@ -26,86 +23,10 @@ __all__ = [
     "whole_number",
 ]
 
-VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".mov", ".avi")
-"""In order of preference where a folder holds the same clip twice."""
 NUM_EXAMPLES = 5
-DEPTH = 2
-"""Levels of subfolders in which videos are looked for: <split>/<class>, <participant>/videos."""
 
 # Plain seconds, or hours, minutes and seconds.
 TIME = re.compile(r"(?:(\d+):([0-5]\d):(?=[0-5]\d(?:\.|$)))?(\d+(?:\.\d*)?)", re.ASCII)
-
-
-@dataclass(frozen=True, kw_only=True)
-class VideoFolder:
-    """The video files in one folder and its subfolders."""
-
-    path: str
-    files: dict[str, str]
-    """Path below the folder without suffix -> path with suffix."""
-    places: dict[str, list[str]]
-    """File name without suffix -> its keys in `files`, one for each subfolder that has it."""
-
-    @classmethod
-    def scan(cls, path: Path | str, depth: int = DEPTH) -> VideoFolder:
-        """List each folder once: asking for each of 220,000 files by itself takes minutes on a network file system.
-
-        Args:
-            path: the folder.
-            depth: levels of subfolders to look into.
-
-        Raises:
-            UserError: there is no such folder.
-        """
-        if not os.path.isdir(path):
-            raise UserError(f"the video folder '{path}' does not exist; give the folder that holds the clips' files")
-        folder = cls(path=os.path.abspath(path), files={}, places={})
-        folder._list("", depth)
-        for key in folder.files:
-            folder.places.setdefault(key.rsplit("/", 1)[-1], []).append(key)
-        return folder
-
-    def _list(self, below: str, depth: int) -> None:
-        subfolders = []
-        with os.scandir(os.path.join(self.path, below)) as entries:
-            for entry in entries:
-                stem, suffix = os.path.splitext(entry.name)
-                if suffix.lower() in VIDEO_SUFFIXES:
-                    key, file = below + stem, below + entry.name
-                    self.files[key] = min(self.files.get(key, file), file, key=_preference)
-                elif depth and entry.is_dir():
-                    subfolders.append(f"{below}{entry.name}/")
-        for subfolder in sorted(subfolders):
-            self._list(subfolder, depth - 1)
-
-    def find(self, *names: str) -> str | None:
-        """Absolute path of the first of `names` that there is, None if there is none.
-
-        Args:
-            names: a path below the folder without suffix, or a bare file name without suffix, which is found in any
-                subfolder.
-
-        Raises:
-            UserError: several subfolders have a file of that bare name.
-        """
-        for name in names:
-            keys = [name] if name in self.files and "/" in name else self.places.get(name, [])
-            if len(keys) > 1:
-                raise UserError(
-                    f"'{self.path}' has more than one video '{name}': "
-                    f"{', '.join(self.files[key] for key in keys[:NUM_EXAMPLES])}; keep the right one"
-                )
-            if keys:
-                return os.path.join(self.path, self.files[keys[0]])
-        return None
-
-
-def below(name: str, where: str) -> PurePosixPath:
-    """The path `name`; `UserError` if it leads out of the folder that it is relative to. `where` names its place."""
-    path = PurePosixPath(name)
-    if not path.parts or path.is_absolute() or ".." in path.parts:
-        raise UserError(f"{where}: the video is called {name!r}; give a path below the video folder, without '..'")
-    return path
 
 
 def find_annotation(folder: Path | str, *names: str) -> Path:
@@ -126,9 +47,10 @@ def find_annotation(folder: Path | str, *names: str) -> Path:
 
 
 def read_json(path: Path) -> Any:
-    """The value in a JSON file; `UserError` with file and line if it is none."""
+    """The value in a JSON file; `UserError` with file and line if it is none, or holds what is no text."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        value = json.loads(text)
     except json.JSONDecodeError as error:
         raise UserError(
             f"'{path}' is not valid JSON (line {error.lineno}, column {error.colno}: {error.msg}); "
@@ -136,6 +58,14 @@ def read_json(path: Path) -> Any:
         ) from error
     except UnicodeDecodeError as error:
         raise UserError(f"'{path}' is not UTF-8 text ({error}); download or write the file again") from error
+    # Half a character in escapes (\ud800) is valid JSON, but no text: it can neither be printed nor stored.
+    if "\\ud" in text.lower():
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            bad = ascii(error.object[error.start : error.end])
+            raise UserError(f"'{path}' holds {bad}, which is half a character; write the file again") from error
+    return value
 
 
 def read_csv(path: Path, columns: Sequence[str], *, header: bool = True) -> Iterator[tuple[int, dict[str, str]]]:
@@ -147,7 +77,8 @@ def read_csv(path: Path, columns: Sequence[str], *, header: bool = True) -> Iter
         header: whether the first line names the columns.
 
     Raises:
-        UserError: a column is missing from the header, a row is short or long, or the file is not CSV text.
+        UserError: a column is missing from the header or is there twice, a row is short or long, or the file is not
+            CSV text.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -155,6 +86,9 @@ def read_csv(path: Path, columns: Sequence[str], *, header: bool = True) -> Iter
             absent = [column for column in columns if column not in (reader.fieldnames or ())]
             if absent:
                 raise UserError(f"'{path}' has no column {absent}; its header has {list(reader.fieldnames or ())}")
+            repeated = [name for name, count in Counter(reader.fieldnames or ()).items() if count > 1]
+            if repeated:
+                raise UserError(f"'{path}' has more than one column {repeated}; give every column its own name")
             for row in reader:
                 if None in row or None in row.values():
                     raise UserError(
@@ -232,7 +166,3 @@ def seconds(text: str, what: str) -> float:
         raise UserError(f"{what} is {text!r}; it must be HH:MM:SS.sss or a number of seconds")
     hours, minutes, rest = match.groups()
     return int(hours or 0) * 3600 + int(minutes or 0) * 60 + float(rest)
-
-
-def _preference(file: str) -> tuple[int, str]:
-    return VIDEO_SUFFIXES.index(os.path.splitext(file)[1].lower()), file

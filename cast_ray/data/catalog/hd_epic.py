@@ -12,7 +12,8 @@ import re
 from pathlib import Path
 
 from cast_ray.data.catalog.entries import Entry, OnSkip, Source, build_manifest, refuse
-from cast_ray.data.catalog.files import VideoFolder, find_annotation, read_class_names, read_csv, seconds
+from cast_ray.data.catalog.files import find_annotation, read_class_names, read_csv, seconds
+from cast_ray.data.catalog.videos import VideoFolder
 from cast_ray.data.manifest import VALIDATION, Manifest
 from cast_ray.errors import UserError
 from cast_ray.labels import NOUN, VERB, LabelMap

@@ -39,7 +39,7 @@ Layout = Literal[
     "table",
 ]
 
-_OFFICIAL: dict[str, Callable[..., Manifest]] = {
+_READERS: dict[str, Callable[..., Manifest]] = {
     "ssv2": read_ssv2,
     "kinetics": read_kinetics,
     "kinetics_sounds": read_kinetics_sounds,
@@ -51,6 +51,8 @@ _OFFICIAL: dict[str, Callable[..., Manifest]] = {
     "hd_epic": read_hd_epic,
     "hd_epic_sounds": read_hd_epic_sounds,
     "cast_csv": read_cast_csv,
+    "folders": read_folders,
+    "table": read_table,
 }
 
 
@@ -79,14 +81,9 @@ def read_layout(
         raise UserError(f"annotations are {annotations or 'not given'}, but the layout is '{layout}': {problem}")
     if split is not None and layout != "ucf101":
         raise UserError(f"split is {split}, but the layout is '{layout}': only ucf101 has numbered splits")
-    if layout in _OFFICIAL:
-        options: dict[str, Any] = {} if split is None else {"split": split}
-        return _OFFICIAL[layout](videos, annotations, on_skip=on_skip, **options)
-    if on_skip is not refuse:
-        raise UserError(
-            f"clips cannot be left out of a dataset of layout '{layout}'; correct its folders or tables instead"
-        )
-    return read_folders(videos) if annotations is None else read_table(videos, annotations)
+    options: dict[str, Any] = {} if split is None else {"split": split}
+    places = (videos,) if annotations is None else (videos, annotations)
+    return _READERS[layout](*places, on_skip=on_skip, **options)
 
 
 def count_remark(layout: Layout, manifest: Manifest, *, split: int | None = None) -> str | None:

@@ -14,12 +14,14 @@ The classes of a field are the names in train.csv, in alphabetical order.
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Iterable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from cast_ray.data.catalog.files import NUM_EXAMPLES, below, find_annotation, read_csv, seconds
-from cast_ray.data.manifest import TRAIN, VALIDATION, Clip, Manifest
+from cast_ray.data.catalog.entries import Entry, OnSkip, Source, build_manifest, refuse
+from cast_ray.data.catalog.files import find_annotation, read_csv, seconds
+from cast_ray.data.catalog.videos import VideoFolder, below
+from cast_ray.data.manifest import TRAIN, VALIDATION, Manifest
 from cast_ray.errors import UserError
 from cast_ray.labels import LabelMap
 
@@ -31,19 +33,19 @@ Rows = list[tuple[int, dict[str, str]]]
 """Line number and row."""
 
 
-def read_table(videos: Path | str, annotations: Path | str) -> Manifest:
-    """Read a dataset in the plain layout of this module.
+def read_table(videos: Path | str, annotations: Path | str, *, on_skip: OnSkip = refuse) -> Manifest:
+    """Read a dataset in the plain layout of this module; a clip's id is its path, with its seconds if it is a part.
 
     Args:
         videos: folder below which the video files lie.
         annotations: folder with train.csv and validation.csv.
+        on_skip: what to do with clips that cannot be used; see `cast_ray.data.catalog.entries.OnSkip`.
 
     Raises:
         UserError: a folder, file or video is missing, a path leads out of the folder, a file is not what it should be,
             a split is empty, the two files do not agree on fields and classes, or a clip occurs twice.
     """
-    if not os.path.isdir(videos):
-        raise UserError(f"the video folder '{videos}' does not exist; give the folder that holds the clips' files")
+    folder = VideoFolder.at(videos)
     paths = {split: find_annotation(annotations, f"{split}.csv") for split in (TRAIN, VALIDATION)}
     tables = {split: _read_rows(path) for split, path in paths.items()}
     fields = {split: [name for name in rows[0][1] if name not in (CLIP, START, STOP)] for split, rows in tables.items()}
@@ -55,10 +57,29 @@ def read_table(videos: Path | str, annotations: Path | str) -> Manifest:
             "give both the same"
         )
     label_map = LabelMap({field: _classes(tables[TRAIN], field, paths[TRAIN]) for field in fields[TRAIN]})
-    clips: list[Clip] = []
-    for split, rows in tables.items():
-        clips += _clips(rows, split, os.path.abspath(videos), label_map, paths[split])
-    return Manifest(clips=tuple(clips), label_map=label_map)
+    # Each folder is listed once, which is faster than asking for files.
+    listed = functools.cache(lambda parent: _files_in(os.path.join(folder.path, parent)))
+
+    def entry(line: int, row: dict[str, str], path: Path) -> Entry:
+        where = f"'{path}', line {line}"
+        file = below(row[CLIP], where)
+        times = (seconds(row[column], f"{where}: {column}") if row.get(column) else None for column in (START, STOP))
+        start_s, stop_s = next(times) or None, next(times)
+        whole = start_s is None and stop_s is None
+        return Entry(
+            place=f"line {line}",
+            clip_id=str(file) if whole else f"{file} {_plain(start_s or 0.0)}-{_plain(stop_s)}",
+            file=os.path.join(folder.path, file) if file.name in listed(file.parent) else None,
+            labels=tuple(row[field] for field in label_map.fields),
+            segment=(start_s, stop_s),
+            cut=whole,
+        )
+
+    sources = [
+        Source(path=path, split=split, entries=[entry(line, row, path) for line, row in tables[split]])
+        for split, path in paths.items()
+    ]
+    return build_manifest(sources, folder, label_map, on_skip)
 
 
 def _read_rows(path: Path) -> Rows:
@@ -75,50 +96,14 @@ def _classes(rows: Rows, field: str, path: Path) -> tuple[str, ...]:
     return tuple(sorted({row[field] for _, row in rows}))
 
 
-def _clips(rows: Rows, split: str, videos: str, label_map: LabelMap, path: Path) -> list[Clip]:
-    indices = {field: {name: index for index, name in enumerate(names)} for field, names in label_map.names.items()}
-    files = [below(row[CLIP], f"'{path}', line {line}") for line, row in rows]
-    _require_files(files, videos, path)
-    clips = []
-    for file, (line, row) in zip(files, rows, strict=True):
-        for field, known in indices.items():
-            if row[field] not in known:
-                raise UserError(
-                    f"'{path}', line {line}: {field} {row[field]!r} does not occur in {TRAIN}.csv; correct it, or give "
-                    "the class training clips"
-                )
-        start_s, stop_s = (
-            seconds(row[column], f"'{path}', line {line}: {column}") if row.get(column) else None
-            for column in (START, STOP)
-        )
-        if stop_s is not None and stop_s <= (start_s or 0.0):
-            raise UserError(f"'{path}', line {line}: {STOP} {stop_s} is not after {START} {start_s or 0.0}")
-        whole = start_s is None and stop_s is None
-        clips.append(
-            Clip(
-                clip_id=str(file) if whole else f"{file} {row.get(START, '')}-{row.get(STOP, '')}",
-                uri=os.path.join(videos, file),
-                labels=tuple(known[row[field]] for field, known in indices.items()),
-                split=split,
-                start_s=start_s,
-                stop_s=stop_s,
-            )
-        )
-    return clips
+def _files_in(folder: str) -> frozenset[str]:
+    """Names of the files in a folder; none if it does not exist."""
+    if not os.path.isdir(folder):
+        return frozenset()
+    with os.scandir(folder) as entries:
+        return frozenset(entry.name for entry in entries if entry.is_file())
 
 
-def _require_files(clips: Iterable[PurePosixPath], videos: str, path: Path) -> None:
-    """Raise `UserError` unless all files are there; lists every folder once, which is faster than asking for files."""
-    present: dict[PurePosixPath, frozenset[str]] = {}
-    missing = []
-    for clip in clips:
-        if clip.parent not in present:
-            folder = os.path.join(videos, clip.parent)
-            present[clip.parent] = frozenset(os.listdir(folder) if os.path.isdir(folder) else ())
-        if clip.name not in present[clip.parent]:
-            missing.append(str(clip))
-    if missing:
-        raise UserError(
-            f"'{path}' names {len(missing)} files that are not below '{videos}': {', '.join(missing[:NUM_EXAMPLES])}"
-            f"{' ...' if len(missing) > NUM_EXAMPLES else ''}; add them, or correct the rows"
-        )
+def _plain(value: float | None) -> str:
+    """The same text for the same second, however it was written; empty for the end of the file."""
+    return "" if value is None else f"{value:.15g}"

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from cast_ray.data.catalog.entries import Entry, OnSkip, Source, build_manifest, refuse
-from cast_ray.data.catalog.files import VideoFolder, below, find_annotation, index_names, read_lines, whole_number
+from cast_ray.data.catalog.files import find_annotation, index_names, read_lines, whole_number
+from cast_ray.data.catalog.videos import VideoFolder, below
 from cast_ray.data.manifest import TRAIN, VALIDATION, Manifest
 from cast_ray.errors import UserError
 from cast_ray.labels import LABEL, LabelMap
@@ -25,7 +26,7 @@ def read_ucf101(
     """Read a dataset in the layout of UCF-101; the test list is the validation set.
 
     Args:
-        videos: folder with one subfolder per class, or with the files themselves.
+        videos: folder with one subfolder per class, or with all the files themselves.
         annotations: folder with classInd.txt, trainlist0<split>.txt and testlist0<split>.txt.
         split: which of the three official divisions; results are the mean over all.
         on_skip: what to do with clips that cannot be used; see `cast_ray.data.catalog.entries.OnSkip`.
@@ -38,8 +39,9 @@ def read_ucf101(
         raise UserError(f"UCF-101 has no split {split}; choose 1, 2 or 3")
     folder = VideoFolder.scan(videos)
     names = _read_classes(find_annotation(annotations, "classInd.txt"))
+    flat = not any("/" in key for key in folder.files)
     sources = [
-        _read_list(find_annotation(annotations, f"{stem}list0{split}.txt"), kind, names)
+        _read_list(find_annotation(annotations, f"{stem}list0{split}.txt"), kind, names, flat=flat)
         for kind, stem in ((TRAIN, "train"), (VALIDATION, "test"))
     ]
     return build_manifest(sources, folder, LabelMap({LABEL: names}), on_skip)
@@ -53,7 +55,7 @@ def _read_classes(path: Path) -> tuple[str, ...]:
     return index_names(pairs, path=path, first=1)
 
 
-def _read_list(path: Path, split: str, names: tuple[str, ...]) -> Source:
+def _read_list(path: Path, split: str, names: tuple[str, ...], *, flat: bool) -> Source:
     indices = {name: index for index, name in enumerate(names)}
     entries = []
     for line, text in read_lines(path):
@@ -71,7 +73,7 @@ def _read_list(path: Path, split: str, names: tuple[str, ...]) -> Source:
             Entry(
                 place=f"line {line}",
                 clip_id=name.stem,
-                names=(str(name.with_suffix("")), name.stem),
+                names=(name.stem if flat else str(name.with_suffix("")),),
                 labels=(label,),
             )
         )

@@ -10,7 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from cast_ray.data.catalog.entries import Entry, OnSkip, Source, build_manifest, names_in_training, refuse
-from cast_ray.data.catalog.files import VideoFolder, find_annotation, read_csv, whole_number
+from cast_ray.data.catalog.files import find_annotation, read_csv, whole_number
+from cast_ray.data.catalog.videos import VideoFolder
 from cast_ray.data.manifest import TRAIN, VALIDATION, Manifest
 from cast_ray.errors import UserError
 

@@ -1,14 +1,12 @@
-"""Files of annotations and videos: times, paths and folders."""
+"""Files of annotations: times, folders, and text that is none."""
 
 from __future__ import annotations
-
-import os
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cast_ray.data.catalog.files import VideoFolder, below, find_annotation, seconds
+from cast_ray.data.catalog.files import find_annotation, read_csv, read_json, seconds
 from cast_ray.errors import UserError
 
 
@@ -38,43 +36,24 @@ def test_impossible_times_are_refused(text):
         seconds(text, "x")
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "../a", "a/../../b", "/a", "a/.."])
-def test_paths_that_lead_out_of_the_folder_are_refused(name):
-    with pytest.raises(UserError, match="give a path below the video folder"):
-        below(name, "file, line 1")
-
-
-@given(st.lists(st.text("ab.-_ ", min_size=1).filter(lambda part: part not in (".", "..")), min_size=1, max_size=4))
-def test_other_paths_stay_below(parts):
-    path = os.path.join("/videos", below("/".join(parts), "x"))
-    assert os.path.normpath(path).startswith("/videos/")
-
-
-@pytest.fixture
-def folder(tmp_path):
-    for file in ("a.mp4", "train/b.webm", "train/b.mp4", "train/x/c.avi", "val/x/c.MKV", "1/2/3/deep.mp4", "notes.txt"):
-        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / file).touch()
-    return tmp_path
-
-
-def test_a_bare_name_is_found_in_any_subfolder_and_a_path_where_it_says(folder):
-    videos = VideoFolder.scan(folder)
-    assert videos.find("a") == str(folder / "a.mp4")
-    assert videos.find("b") == str(folder / "train/b.mp4")
-    assert videos.find("val/x/c") == str(folder / "val/x/c.MKV")
-    assert videos.find("x/b", "nothing", "train/b", "a") == str(folder / "train/b.mp4")
-    assert videos.find("notes") is None
-    assert videos.find("deep") is None
-
-
-def test_a_name_that_two_subfolders_have_is_refused(folder):
-    with pytest.raises(UserError, match=r"more than one video 'c': train/x/c.avi, val/x/c.MKV; keep the right one"):
-        VideoFolder.scan(folder).find("c")
-
-
 def test_two_annotation_files_for_one_purpose_are_refused(tmp_path):
     for name in ("val.csv", "validate.csv"):
         (tmp_path / name).touch()
     with pytest.raises(UserError, match=r"has val.csv and validate.csv; keep only"):
         find_annotation(tmp_path, "val.csv", "validate.csv")
+
+
+@pytest.mark.parametrize("header", ["clip,label,label", "label,clip,start_s,label"])
+def test_a_column_that_is_there_twice_is_refused(tmp_path, header):
+    (tmp_path / "train.csv").write_text(f"{header}\n" + ",".join("x" * len(header.split(","))) + "\n")
+    with pytest.raises(UserError, match=r"train.csv' has more than one column \['label'\]; give every column its own"):
+        list(read_csv(tmp_path / "train.csv", ("clip",)))
+
+
+def test_half_a_character_in_json_is_refused_and_a_whole_one_is_text(tmp_path):
+    path = tmp_path / "train.json"
+    path.write_text(r'["\ud83d\ude00"]')
+    assert read_json(path) == ["\U0001f600"]
+    path.write_text(r'[{"id": "caf\udce9"}]')
+    with pytest.raises(UserError, match=r"train.json' holds '.udce9', which is half a character"):
+        read_json(path)

@@ -28,8 +28,9 @@ def touch(folder, file: str) -> None:
 
 
 def test_folders_are_splits_and_classes(videos):
-    touch(videos, "train/fall/notes.txt")
-    touch(videos, "raw/fall/3.mp4")
+    """A description beside the splits and hidden files are nobody's clips."""
+    for file in ("README.md", "train/.DS_Store", "train/fall/._1.mp4", ".git/x/y.mp4"):
+        touch(videos, file)
     manifest = read_folders(videos)
     assert manifest.label_map.names == {LABEL: ("fall", "lie down")}
     assert [(c.clip_id, os.path.relpath(c.uri, videos), c.labels, c.split) for c in manifest.clips] == [
@@ -66,17 +67,64 @@ def test_an_empty_split_is_refused(videos, split):
         read_folders(videos)
 
 
+def test_a_split_whose_only_video_has_a_name_that_is_no_text_says_so(videos):
+    (videos / "train/lie down/1.webm").unlink()
+    for file in FILES[:2]:
+        (videos / file).unlink()
+    odd_name(videos)
+    with pytest.raises(UserError, match=r"1 files whose names are not UTF-8 text: train/fall/caf.xe9.mp4"):
+        read_folders(videos)
+
+
 def test_a_class_without_training_clips_is_refused(videos):
     touch(videos, "validation/Fall/1.mp4")
     with pytest.raises(UserError, match=r"file 'validation/Fall/1.mp4': label 'Fall' of clip .* does not occur among"):
         read_folders(videos)
 
 
-@pytest.mark.parametrize("file", ["train/1.mp4", "train/fall/monday/1.mp4"])
-def test_videos_that_are_not_directly_in_a_class_are_refused(videos, file):
-    touch(videos, file)
-    with pytest.raises(UserError, match=f"has the video '{file}', which is not directly in a class's folder; move it"):
+def odd_name(videos) -> None:
+    with open(os.fsencode(videos) + b"/train/fall/caf\xe9.mp4", "wb"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        ("train/1.mp4", "1 videos that are not directly in a class's folder: train/1.mp4;"),
+        ("1.mp4", "1 videos that are not directly in a class's folder: 1.mp4;"),
+        ("train/fall/monday/1.mp4", "1 folders that lie deeper than videos are looked for: train/fall/monday;"),
+        ("train/fall/1/2/3/4/1.mp4", "1 folders that lie deeper than videos are looked for: train/fall/1;"),
+        ("train/fall/1.mov", "1 videos that differ from another one only by what follows the last dot: train/fall/1."),
+        ("train/fall/3.mp4.part", "1 files whose names do not end as those of videos: train/fall/3.mp4.part;"),
+        ("train/labels.txt", "1 files whose names do not end as those of videos: train/labels.txt;"),
+        ("raw/fall/3.mp4", "1 folders beside train and validation: raw;"),
+        ("train/sit/", "1 folders of classes without a video: train/sit;"),
+        ("validation/fall/", "1 folders of classes without a video: validation/fall;"),
+        (lambda videos: (videos / "train/fall/3.mp4").symlink_to("gone"), "lead nowhere: train/fall/3.mp4;"),
+        (odd_name, "1 files whose names are not UTF-8 text: train/fall/caf\\xe9.mp4;"),
+    ],
+)
+def test_what_does_not_become_a_clip_is_refused_unless_the_caller_takes_the_report(videos, make, said):
+    expected = read_folders(videos)
+    if callable(make):
+        make(videos)
+    elif make.endswith("/"):
+        (videos / make).mkdir(parents=True)
+    else:
+        touch(videos, make)
+    with pytest.raises(UserError) as caught:
         read_folders(videos)
+    assert said in str(caught.value)
+    assert f"'{videos}' has " in str(caught.value)
+    reports: list[str] = []
+    assert read_folders(videos, on_skip=reports.append) == expected
+    assert reports == [str(caught.value)]
+
+
+@pytest.mark.parametrize("file", ["train/fall/3.m4v", "train/fall/3.MPG", "train/fall/3.wmv"])
+def test_other_containers_are_clips(videos, file):
+    touch(videos, file)
+    assert str(videos / file) in {clip.uri for clip in read_folders(videos).clips}
 
 
 def test_a_missing_folder_is_named(videos):

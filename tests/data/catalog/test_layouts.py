@@ -54,8 +54,20 @@ def test_one_folder_per_class_has_no_annotations_and_a_table_has(tmp_path: Path)
     for layout in ("table", "ssv2"):
         with pytest.raises(UserError, match=f"annotations are not given, but the layout is '{layout}'"):
             read_layout(layout, folder, None)
-    with pytest.raises(UserError, match="cannot be left out of a dataset of layout 'table'"):
-        read_layout("table", folder, folder, on_skip=print)
+
+
+@pytest.mark.parametrize("layout", ["folders", "table"])
+def test_clips_of_ones_own_can_be_left_out_too(layout: str, tmp_path: Path) -> None:
+    for split in ("train", "validation"):
+        (tmp_path / split / "fall").mkdir(parents=True)
+        (tmp_path / split / "fall" / f"{split}.mp4").touch()
+        rows = f"{split}/fall/{split}.mp4,fall\n{split}/fall/gone.mp4,fall\n"
+        (tmp_path / f"{split}.csv").write_text(f"clip,label\n{rows}")
+    (tmp_path / "train" / "fall" / "notes.doc").touch()
+    reports: list[str] = []
+    manifest = read_layout(layout, str(tmp_path), str(tmp_path) if layout == "table" else None, on_skip=reports.append)
+    assert len(manifest.clips) == 2
+    assert len(reports) == (2 if layout == "table" else 1)
 
 
 def test_a_numbered_split_goes_with_ucf101_alone() -> None:

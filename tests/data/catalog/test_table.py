@@ -75,10 +75,10 @@ def test_uris_are_absolute_even_if_the_folder_was_not(dataset, monkeypatch):
 
 def test_folders_are_listed_once_however_many_clips_there_are(dataset, monkeypatch):
     calls = []
-    listdir = os.listdir
-    monkeypatch.setattr(os, "listdir", lambda path: calls.append(str(path)) or listdir(path))
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: calls.append(str(path)) or scandir(path))
     read(dataset)
-    assert len(calls) == 3  # two folders of training clips, one of them again for validation
+    assert sorted(calls) == [f"{dataset}/videos/{name}" for name in (".", "kitchen")]
 
 
 @pytest.mark.parametrize("missing", ["videos", "tables"])
@@ -98,8 +98,28 @@ def test_a_missing_or_empty_table_is_named(dataset, split):
 def test_missing_files_are_counted_and_named(dataset):
     write(dataset, TRAIN_CSV + "kitchen/9.mp4,take,cup,,\nattic/8.mp4,put,cup,,\n")
     message = refusal(dataset)
-    assert "train.csv' names 2 files that are not below" in message
-    assert "kitchen/9.mp4, attic/8.mp4;" in message
+    assert f"train.csv' names 2 clips of 6 that have no video file in '{dataset}/videos': " in message
+    assert "kitchen/9.mp4, attic/8.mp4; add the files, remove the clips" in message
+
+
+def test_what_is_no_file_is_missing(dataset):
+    (dataset / "videos" / "folder.mp4").mkdir()
+    (dataset / "videos" / "dead.mp4").symlink_to("gone.mp4")
+    write(dataset, TRAIN_CSV + "folder.mp4,take,cup,,\ndead.mp4,put,cup,,\n")
+    assert "names 2 clips of 6 that have no video file in" in refusal(dataset)
+
+
+def test_clips_that_cannot_be_used_are_left_out_if_the_caller_takes_the_report(dataset):
+    expected = read(dataset)
+    write(dataset, TRAIN_CSV + "kitchen/9.mp4,take,cup,,\nlong.webm,put,salt,5,5\nlong.webm,put,salt,2.50,4.0\n")
+    reports: list[str] = []
+    manifest = read_table(dataset / "videos", dataset / "tables", on_skip=reports.append)
+    assert manifest == expected
+    assert [report.split(";")[0].split("with ")[-1].split("have ")[-1] for report in reports] == [
+        "a segment that does not end after it begins: long.webm 5-5 (line 7)",
+        f"an id that an earlier clip has: long.webm 2.5-4 (line 8, first in '{dataset}/tables/train.csv', line 4)",
+        f"no video file in '{dataset}/videos': kitchen/9.mp4",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -113,7 +133,7 @@ def test_paths_that_leave_the_folder_are_refused(dataset, name):
 
 def test_a_class_without_training_clips_is_named(dataset):
     write(dataset, VALIDATION_CSV + "kitchen/0001.mp4,pepper,take\n", VALIDATION)
-    assert "validation.csv', line 3: noun 'pepper' does not occur in train.csv" in refusal(dataset)
+    assert "validation.csv', line 3: noun 'pepper' of clip 'kitchen/0001.mp4' does not occur among" in refusal(dataset)
 
 
 def test_an_empty_label_is_refused(dataset):
@@ -123,16 +143,38 @@ def test_an_empty_label_is_refused(dataset):
 
 @pytest.mark.parametrize(
     ("again", "said"),
-    [("kitchen/0001.mp4,put,cup,,", "'kitchen/0001.mp4'"), ("./kitchen//0001.mp4,put,cup,,", "'kitchen/0001.mp4'")],
+    [
+        ("kitchen/0001.mp4,put,cup,,", "kitchen/0001.mp4 (line 6, first in '{}', line 2)"),
+        ("./kitchen//0001.mp4,put,cup,,", "kitchen/0001.mp4 (line 6, first in '{}', line 2)"),
+        ("kitchen/0001.mp4,put,cup,0,", "kitchen/0001.mp4 (line 6, first in '{}', line 2)"),
+        ("long.webm,put,salt,00:00:02.500,4.0", "long.webm 2.5-4 (line 6, first in '{}', line 4)"),
+        ("long.webm,put,salt,4.0,", "long.webm 4- (line 6, first in '{}', line 5)"),
+    ],
 )
-def test_a_clip_that_occurs_twice_is_refused(dataset, again, said):
+def test_a_clip_that_occurs_twice_is_refused_however_it_is_written(dataset, again, said):
     write(dataset, TRAIN_CSV + again + "\n")
-    assert f"clip ids occur more than once: [{said}]" in refusal(dataset)
+    assert said.format(dataset / "tables" / "train.csv") in refusal(dataset)
+
+
+def test_the_beginning_is_second_0(dataset):
+    write(dataset, TRAIN_CSV + "long.webm,put,salt,,2\nlong.webm,put,salt,0.0,2.0\n")
+    assert "long.webm 0-2 (line 7, first in" in refusal(dataset)
+
+
+def test_seconds_of_hours_are_told_apart(dataset):
+    write(dataset, TRAIN_CSV + "long.webm,put,salt,01:00:00.001,3700\nlong.webm,put,salt,01:00:00.002,3700\n")
+    assert [clip.clip_id for clip in read(dataset).clips[4:6]] == ["long.webm 3600.001-3700", "long.webm 3600.002-3700"]
+
+
+def test_a_column_that_is_there_twice_is_refused(dataset):
+    write(dataset, "clip,verb,noun,verb\nlong.webm,take,cup,put\n")
+    assert "train.csv' has more than one column ['verb']" in refusal(dataset)
 
 
 def test_a_clip_in_both_splits_is_refused(dataset):
     write(dataset, VALIDATION_CSV + "kitchen/0001.mp4,cup,take\n", VALIDATION)
-    assert "clip ids occur more than once: ['kitchen/0001.mp4']" in refusal(dataset)
+    first = f"first in '{dataset}/tables/train.csv', line 2"
+    assert f"an id that an earlier clip has: kitchen/0001.mp4 (line 3, {first})" in refusal(dataset)
 
 
 def test_the_splits_must_have_the_same_fields(dataset):
@@ -169,8 +211,9 @@ def test_field_names_that_cannot_be_used_are_refused(dataset):
         ("-1,4", "start_s is '-1'"),
         ("nan,4", "start_s is 'nan'"),
         ("1,inf", "stop_s is 'inf'"),
-        ("4,4", "line 6: stop_s 4.0 is not after start_s 4.0"),
-        (",0", "stop_s 0.0 is not after start_s 0.0"),
+        ("4,4", "a segment that does not end after it begins: long.webm 4-4 (line 6)"),
+        ("5,4", "a segment that does not end after it begins: long.webm 5-4 (line 6)"),
+        (",0", "a segment that does not end after it begins: long.webm 0-0 (line 6)"),
     ],
 )
 def test_times_that_make_no_sense_are_refused(dataset, times, said):

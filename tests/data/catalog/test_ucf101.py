@@ -35,6 +35,14 @@ def test_files_need_no_folders_of_classes(dataset):
     assert len(read_ucf101(dataset / "videos", dataset).clips) == 2
 
 
+def test_a_file_in_another_class_is_not_taken(dataset):
+    (dataset / "videos" / "Other").mkdir()
+    path = dataset / "videos" / CLIP.format(group=1)
+    path.rename(dataset / "videos" / "Other" / path.name)
+    with pytest.raises(UserError, match="names 1 clips of 1 that have no video file"):
+        read_ucf101(dataset / "videos", dataset)
+
+
 @pytest.mark.parametrize("split", [0, 4])
 def test_other_splits_are_refused(dataset, split):
     with pytest.raises(UserError, match=f"no split {split}; choose 1, 2 or 3"):
