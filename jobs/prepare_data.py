@@ -24,6 +24,7 @@ from rich.console import Console
 from cast_ray.command_line import parse
 from cast_ray.data.catalog.entries import refuse
 from cast_ray.data.catalog.layouts import Layout, count_remark, read_layout
+from cast_ray.data.catalog.splits import split_remarks
 from cast_ray.data.media import MediaFormat
 from cast_ray.errors import UserError, run_as_command
 
@@ -68,9 +69,9 @@ def main() -> None:
 
     on_skip = (lambda report: say("left out", report)) if job.leave_out else refuse
     manifest = read_layout(job.layout, job.data, job.annotations, split=job.split, on_skip=on_skip)
-    remark = count_remark(job.layout, manifest, split=job.split)
-    if remark is not None:
-        say("note", remark)
+    for remark in (count_remark(job.layout, manifest, split=job.split), *split_remarks(manifest)):
+        if remark is not None:
+            say("note", remark)
     output = job.output if "://" in job.output else str(Path(job.output).expanduser().absolute())
 
     # Imported late, so that --help, a wrong flag and a missing folder answer at once.
