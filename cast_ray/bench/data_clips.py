@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import itertools
 import shutil
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cast_ray.data.decode import UnreadableVideo
+from cast_ray.data.decoders.container import open_container
 from cast_ray.data.ingest import stored_clips
 from cast_ray.data.manifest import TRAIN, Clip, Manifest
 from cast_ray.data.media import MediaFormat
@@ -138,11 +141,11 @@ def _encode(video: Path, path: Path, kind: Kind) -> _Source | None:
     import av
 
     try:
-        with av.open(str(video)) as container:
+        with open_container(io.BytesIO(video.read_bytes())) as container:
             stream = container.streams.best("video")
             rate = None if stream is None else stream.average_rate
             frames = [] if rate is None else _decoded(container, stream, round(kind.seconds * rate))
-    except av.FFmpegError:
+    except (av.FFmpegError, UnreadableVideo):
         return None
     if rate is None or len(frames) < round(kind.seconds * rate):
         return None

@@ -16,8 +16,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from cast_ray.data.decode import Video, open_video
-from cast_ray.data.decoders.jpeg import open_jpegs
+from cast_ray.data.decode import Decoder, Video, open_media
 from cast_ray.data.decoders.listing import list_packets
 from cast_ray.data.decoders.video import Frames
 from cast_ray.data.ingest import stored_clips
@@ -55,7 +54,7 @@ def measure(path: Path, media_format: MediaFormat) -> str:
     count = stored.facts.num_frames
     kept = count if stored.media.frames is None else len(stored.media.frames)
     indices = np.array(kept_frames(count, kept))[np.linspace(0, kept - 1, FRAMES).astype(int)].tolist()
-    decoding, frames = _timed(lambda: _open(stored).frames(indices), repeats=REPEATS)
+    decoding, frames = _timed(lambda: _open(stored, media_format).frames(indices), repeats=REPEATS)
     short_side = min(stored.facts.width, stored.facts.height)
     reference = _source_frames(path, indices, short_side)
     sound = len(stored.media.sound or b"")
@@ -75,11 +74,11 @@ def _timed(work: Callable[[], Result], *, repeats: int) -> tuple[float, Result]:
     return best, result
 
 
-def _open(stored: StoredClip) -> Video:
+def _open(stored: StoredClip, media_format: MediaFormat) -> Video:
+    """As training does (`cast_ray.data.loader.clip_loader`) without a --data.decoder."""
     assert stored.facts is not None
-    if stored.media.frames is not None:
-        return open_jpegs(stored.media.frames, num_frames=stored.facts.num_frames, fps=stored.facts.fps)
-    return open_video(stored.media.video or b"")
+    decoder: Decoder = "pyav" if media_format.video == "short-gop" else "decord"
+    return open_media(stored.media, num_frames=stored.facts.num_frames, fps=stored.facts.fps, decoder=decoder)
 
 
 def _source_frames(path: Path, indices: list[int], short_side: int) -> Frames:

@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from cast_ray.data.decode import UnreadableVideo
+from cast_ray.data.decoders.container import open_container
 from cast_ray.data.decoders.listing import Listing, list_packets
+from cast_ray.data.media import check_size
 
 __all__ = ["Piece", "cut", "without_sound"]
 
@@ -42,10 +44,13 @@ class Piece:
     num_frames: int
     """Of the segment."""
     fps: float
-    """Of the recording, on average."""
+    """Of the segment, on average."""
     start_s: float | None
-    """The segment in the piece: `frame_window` finds its frames there, `read_sound` its sound."""
+    """The segment in the piece: `frame_window` finds its frames there."""
     stop_s: float | None
+    sound_start_s: float | None = None
+    """The same in true seconds, for `read_sound`; they differ where the frame rate varies."""
+    sound_stop_s: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +72,8 @@ def cut(container: Any, start_s: float | None, stop_s: float | None, *, sound: b
     """Copy the part from `start_s` to `stop_s` seconds (None: beginning, end) of an opened `av` container.
 
     The sound in the piece is that of the recording to one sample at 16 kHz (resampling begins elsewhere) and to the
-    rounding of the container's times (Matroska: 1 ms). Where the frame rate varies, the sound is off by what the
-    frames' times differ from equal spacing.
+    rounding of the container's times (Matroska: 1 ms). Where the frame rate varies, `start_s` and `stop_s` of the piece
+    are not its seconds but lead to its frames; sound that is read by them is off by the difference.
 
     Args:
         container: of a file that can be seeked in.
@@ -85,27 +90,41 @@ def cut(container: Any, start_s: float | None, stop_s: float | None, *, sound: b
         raise UnreadableVideo("file has no video stream")
     audio = container.streams.best("audio", related=video) if sound else None
     segment = _segment(video, start_s, stop_s)
-    packets, heard = _read(container, video, audio, segment)
+    packets, heard, rate = _read(container, video, audio, segment)
     times = sorted(packet.pts for packet in packets)
     first = bisect.bisect_left(times, segment.lower)
     num_frames = bisect.bisect_left(times, segment.upper) - first
     data, fps = _mux(packets, heard)
     origin_s = (times[0] - segment.zero) * segment.tick_s
+    begin_s = None if start_s is None and first == 0 else (start_s or 0.0) - origin_s
+    end_s = None if stop_s is None else stop_s - origin_s
     return Piece(
         data=data,
         first=first,
         num_frames=num_frames,
-        fps=float(video.average_rate),
-        start_s=None if start_s is None and first == 0 else _second((start_s or 0.0) - origin_s, first, fps),
-        stop_s=None if stop_s is None else _second(stop_s - origin_s, first + num_frames, fps),
+        fps=rate,
+        start_s=None if begin_s is None else _second(begin_s, first, fps),
+        stop_s=None if end_s is None else _second(end_s, first + num_frames, fps),
+        sound_start_s=None if begin_s is None else max(begin_s, 0.0),
+        sound_stop_s=end_s,
     )
+
+
+def _rate(video: Any, packets: Sequence[Any], segment: _Segment) -> float:
+    """Frames per second of the segment: what is stated, unless its frames last half a frame more or less than that."""
+    wanted = [packet for packet in packets if segment.lower <= packet.pts < segment.upper]
+    first, last = min(packet.pts for packet in wanted), max(wanted, key=lambda packet: packet.pts)
+    stated = float(video.average_rate)
+    end = min((packet.pts for packet in packets if packet.pts >= segment.upper), default=None)
+    if end is None:
+        end = last.pts + (last.duration or 1 / (stated * segment.tick_s))
+    seconds = (end - first) * segment.tick_s
+    return stated if abs(seconds * stated - len(wanted)) < 0.5 else len(wanted) / seconds
 
 
 def without_sound(data: bytes) -> bytes:
     """A piece's video alone; frames and seconds stay where they are."""
-    import av
-
-    with av.open(io.BytesIO(data)) as container:
+    with open_container(io.BytesIO(data)) as container:
         packets = [packet for packet in container.demux(container.streams.best("video")) if packet.size]
         return _mux(packets, [])[0]
 
@@ -134,8 +153,8 @@ def _second(second: float, frame: int, fps: float) -> float:
     return min(max(second, (frame - 0.49999) / fps, 0.0), (frame + 0.49999) / fps)
 
 
-def _read(container: Any, video: Any, audio: Any, segment: _Segment) -> tuple[list[Any], list[Any]]:
-    """The video packets of the piece, in decoding order, and the sound packets that go with them."""
+def _read(container: Any, video: Any, audio: Any, segment: _Segment) -> tuple[list[Any], list[Any], float]:
+    """The video packets of the piece, in decoding order, the sound packets that go with them, and `_rate`."""
     for back_s in BACK_S:
         _enter(container, video, segment, back_s)
         packets, heard = _collect(container, video, audio, segment)
@@ -143,11 +162,7 @@ def _read(container: Any, video: Any, audio: Any, segment: _Segment) -> tuple[li
             break
     wanted = [packet.pts for packet in packets if segment.lower <= packet.pts < segment.upper]
     if not wanted:
-        end_s = max(((packet.pts - segment.zero) * segment.tick_s for packet in packets), default=0.0)
-        end_s += 1 / float(video.average_rate)
-        raise UnreadableVideo(
-            f"no frame between {segment.start_s} s and {segment.stop_s} s: the video ends at {end_s:.2f} s"
-        )
+        raise UnreadableVideo(_nothing(packets, segment, 1 / float(video.average_rate)))
     keys = [index for index, packet in enumerate(packets) if packet.is_keyframe and packet.pts <= min(wanted)]
     if not keys:
         raise UnreadableVideo(f"no key frame before {segment.start_s} s, so the segment cannot be cut out")
@@ -158,7 +173,18 @@ def _read(container: Any, video: Any, audio: Any, segment: _Segment) -> tuple[li
     heard = [packet for packet in heard if (packet.pts + packet.duration) * float(packet.time_base) > begin_s]
     # Sound whose times go back cannot be written, and is no reason to lose the frames.
     latest = itertools.accumulate((packet.pts for packet in heard), max, initial=-math.inf)
-    return kept, [packet for packet, before in zip(heard, latest, strict=False) if packet.pts > before]
+    heard = [packet for packet, before in zip(heard, latest, strict=False) if packet.pts > before]
+    return kept, heard, _rate(video, packets, segment)
+
+
+def _nothing(packets: Sequence[Any], segment: _Segment, frame_s: float) -> str:
+    """Why no frame lies in the segment."""
+    where = f"no frame between {segment.start_s} s and {segment.stop_s} s"
+    times = [packet.pts - segment.zero for packet in packets]
+    later = [time for time in times if time >= segment.upper - segment.zero]
+    if later:
+        return f"{where}: the next one is at {min(later) * segment.tick_s:.2f} s"
+    return f"{where}: the video ends at {max(times, default=0) * segment.tick_s + frame_s:.2f} s"
 
 
 def _enter(container: Any, video: Any, segment: _Segment, back_s: float) -> None:
@@ -178,7 +204,7 @@ def _collect(container: Any, video: Any, audio: Any, segment: _Segment) -> tuple
     packets: list[Any] = []
     heard: list[Any] = []
     end_s = segment.upper * segment.tick_s + TAIL_S
-    sound_complete, video_complete = audio is None, False
+    sound_complete, video_complete, size = audio is None, False, 0
     for packet in container.demux([stream for stream in (video, audio) if stream is not None]):
         if not packet.size:
             continue
@@ -191,11 +217,21 @@ def _collect(container: Any, video: Any, audio: Any, segment: _Segment) -> tuple
             continue
         if packet.is_keyframe and packet.pts <= segment.lower:
             packets.clear()
+            size = 0
         packets.append(packet)
-        video_complete = video_complete or _end(packets, segment.upper) is not None
+        size += packet.size
+        check_size("segment", size)
+        video_complete = video_complete or _is_complete(packets, segment.upper)
         if video_complete and (sound_complete or second > end_s + LAG_S):
             break
     return packets, heard
+
+
+def _is_complete(packets: Sequence[Any], upper: float) -> bool:
+    """Whether all frames before `upper` have been read, and the one after them: it ends the last one."""
+    if _end(packets, upper) is None:
+        return False
+    return min((packet.pts for packet in packets if packet.pts >= upper), default=math.inf) <= _future(packets)
 
 
 def _end(packets: Sequence[Any], upper: float) -> int | None:
@@ -204,7 +240,7 @@ def _end(packets: Sequence[Any], upper: float) -> int | None:
     Without gaps the piece's mean frame rate is the recording's. No frame is shown before it is decoded, so those that
     are still to come are shown at the last decoding time or later.
     """
-    future = packets[-1].pts if packets[-1].dts is None else packets[-1].dts
+    future = _future(packets)
     if future < upper:
         return None
     times = [packet.pts for packet in packets]
@@ -213,6 +249,11 @@ def _end(packets: Sequence[Any], upper: float) -> int | None:
     shown_after = list(itertools.accumulate([future, *times[:0:-1]], min))[::-1]
     closed = (index + 1 for index in range(max(least - 1, 0), len(times)) if shown_before[index] < shown_after[index])
     return next(closed, None)
+
+
+def _future(packets: Sequence[Any]) -> int:
+    """Frames still to be read are shown at this time or later."""
+    return int(packets[-1].pts if packets[-1].dts is None else packets[-1].dts)
 
 
 def _mux(packets: Sequence[Any], heard: Sequence[Any]) -> tuple[bytes, float]:

@@ -1,6 +1,7 @@
 """How encoded video becomes frames: bytes in, uint8 RGB frames out, and one exception for everything that fails.
 
-The back ends of `cast_ray.data.decoders` give the same pixels. PyAV looks at the container first, whichever of them
+The back ends of `cast_ray.data.decoders` give the same pixels where `Listing.plain` lets them decode, but for the few
+kinds of files in docs/benchmarks/decoding.md. PyAV looks at the container first, whichever of them
 decodes: it reports damage in words where decord prints the file's bytes to the terminal, it finds files that are no
 video without that noise, and it knows which frames the container hides. Clips cut without re-encoding keep the frames
 before the cut and hide them with an edit list; decord cannot read such files, and PyAV decodes them instead.
@@ -66,7 +67,7 @@ def check_decoder(decoder: Decoder) -> None:
 
 
 def open_video(data: bytes, *, decoder: Decoder = "decord", time_limit_s: float = 60.0) -> Video:
-    """Open an encoded video (any container and codec that FFmpeg reads); where there are several, its best stream.
+    """Open an encoded video (`decoders.container.ACCEPTED`, any codec that FFmpeg reads); of several streams the best.
 
     Args:
         data: the whole file.

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import io
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from cast_ray.data.cut import Piece, cut, without_sound
 from cast_ray.data.decode import UnreadableVideo, frame_window, guarded, open_video
+from cast_ray.data.decoders.container import open_container
 from cast_ray.data.decoders.listing import list_packets
 from cast_ray.data.manifest import Clip
-from cast_ray.data.media import WITHOUT_SOUND, Facts, Media, MediaFormat, StoredClip
+from cast_ray.data.media import WITHOUT_SOUND, Facts, Media, MediaFormat, StoredClip, check_size
+from cast_ray.data.ranges import encoded_size
 from cast_ray.data.recording import Recording
 from cast_ray.data.sound import UnreadableSound, read_sound
 from cast_ray.data.transcode import decoded, encode_flac, jpegs, short_gop, upright_size
@@ -22,6 +26,9 @@ from cast_ray.errors import UserError
 __all__ = ["stored_clips"]
 
 VERIFIED_FRAMES = 16
+USUAL_RATE = 30.0
+"""Frames per second that make a clip's minutes: work goes by frames, and rates that files state may be wrong."""
+MICROSECONDS = 1_000_000
 
 
 def stored_clips(clips: Sequence[Clip], media_format: MediaFormat) -> Iterator[StoredClip]:
@@ -40,10 +47,12 @@ def stored_clips(clips: Sequence[Clip], media_format: MediaFormat) -> Iterator[S
 
 
 def _attempt(recording: Recording, clip: Clip, media_format: MediaFormat) -> StoredClip:
-    if _is_whole(clip):
-        recording.whole()  # a slow storage does not count as a slow decoder
     try:
-        return guarded(lambda: _stored(recording, clip, media_format), media_format.time_limit_s)
+        piece = _piece(recording, clip, media_format)
+        limited = replace(
+            media_format, time_limit_s=_limit_s(media_format, (piece.first + piece.num_frames) / USUAL_RATE)
+        )
+        return guarded(lambda: _stored(piece, clip, limited), limited.time_limit_s)
     except UnreadableVideo as error:
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from None
@@ -56,16 +65,35 @@ def _is_whole(clip: Clip) -> bool:
     return clip.start_s is None and clip.stop_s is None
 
 
-def _stored(recording: Recording, clip: Clip, media_format: MediaFormat) -> StoredClip:
-    piece = _whole(recording) if _is_whole(clip) else _part(recording, clip, media_format)
+def _limit_s(media_format: MediaFormat, clip_s: float) -> float:
+    return media_format.time_limit_s * max(clip_s / 60, 1.0)
+
+
+def _piece(recording: Recording, clip: Clip, media_format: MediaFormat) -> Piece:
+    limit_s = media_format.time_limit_s
+    if _is_whole(clip):
+        data = recording.whole()  # a slow storage does not count as a slow decoder
+        return guarded(lambda: _whole(data), limit_s)
+    container = guarded(recording.container, limit_s)
+    stop_s = min(clip.stop_s or math.inf, (container.duration or 0) / MICROSECONDS)
+    return guarded(
+        lambda: cut(container, clip.start_s, clip.stop_s, sound=media_format.sound != "none"),
+        _limit_s(media_format, stop_s - (clip.start_s or 0.0)),
+    )
+
+
+def _stored(piece: Piece, clip: Clip, media_format: MediaFormat) -> StoredClip:
     media, facts = _video(piece, media_format)
     sound, codec, reason = _sound(piece, media_format)
     original = media_format.video == "original"
     if original and media_format.sound == "16khz" and not _is_whole(clip):
         media = replace(media, video=without_sound(piece.data))
+    media = replace(media, sound=sound)
+    for what, values in (("video", [media.video or b""]), ("frames", media.frames or ()), ("sound", [sound or b""])):
+        check_size(what, encoded_size(values))
     return StoredClip(
         clip=clip,
-        media=replace(media, sound=sound),
+        media=media,
         facts=replace(facts, sound_codec=codec),
         start_s=piece.start_s if original else None,
         stop_s=piece.stop_s if original else None,
@@ -73,16 +101,11 @@ def _stored(recording: Recording, clip: Clip, media_format: MediaFormat) -> Stor
     )
 
 
-def _whole(recording: Recording) -> Piece:
-    data = recording.whole()
+def _whole(data: bytes) -> Piece:
     if not data:
         raise UnreadableVideo("file is empty")
     listing = list_packets(data)
     return Piece(data=data, first=0, num_frames=listing.shown, fps=listing.fps, start_s=None, stop_s=None)
-
-
-def _part(recording: Recording, clip: Clip, media_format: MediaFormat) -> Piece:
-    return cut(recording.container(), clip.start_s, clip.stop_s, sound=media_format.sound != "none")
 
 
 def _video(piece: Piece, media_format: MediaFormat) -> tuple[Media, Facts]:
@@ -103,7 +126,7 @@ def _video(piece: Piece, media_format: MediaFormat) -> tuple[Media, Facts]:
     else:
         media = Media(video=piece.data)
         if media_format.verify:
-            _verify(piece, media_format.time_limit_s)
+            _verify(piece, frames, media_format.time_limit_s)
     return media, Facts(
         num_frames=piece.num_frames,
         fps=piece.fps,
@@ -115,8 +138,11 @@ def _video(piece: Piece, media_format: MediaFormat) -> tuple[Media, Facts]:
     )
 
 
-def _verify(piece: Piece, time_limit_s: float) -> None:
-    """Decode the first frame, the last, and some between, as training would."""
+def _verify(piece: Piece, frames: Iterator[Any], time_limit_s: float) -> None:
+    """Decode all `frames`, and then the first one, the last, and some between as training would."""
+    sizes = dict.fromkeys(upright_size(frame) for frame in frames)
+    if len(sizes) > 1:
+        raise UnreadableVideo(f"frames differ in size: {', '.join(f'{width}x{height}' for width, height in sizes)}")
     video = open_video(piece.data, time_limit_s=time_limit_s)
     first, count = frame_window(video, piece.start_s, piece.stop_s)
     video.frames(first + np.unique(np.linspace(0, count - 1, VERIFIED_FRAMES + 2).round().astype(np.int64)))
@@ -129,7 +155,8 @@ def _sound(piece: Piece, media_format: MediaFormat) -> tuple[bytes | None, str, 
     if media_format.sound == "original":
         return None, _sound_codec(piece.data), ""
     try:
-        samples = read_sound(piece.data, piece.start_s, piece.stop_s, time_limit_s=media_format.time_limit_s)
+        begin_s, end_s = piece.sound_start_s, piece.sound_stop_s
+        samples = read_sound(piece.data, begin_s, end_s, time_limit_s=media_format.time_limit_s)
     except UnreadableSound as error:
         return None, "", WITHOUT_SOUND + error.reason
     if samples is None or len(samples) == 0:  # no track, or none here
@@ -139,8 +166,6 @@ def _sound(piece: Piece, media_format: MediaFormat) -> tuple[bytes | None, str, 
 
 def _sound_codec(data: bytes) -> str:
     """The codec of the sound that `read_sound` reads; empty if there is none."""
-    import av
-
-    with av.open(io.BytesIO(data)) as container:
+    with open_container(io.BytesIO(data)) as container:
         stream = container.streams.best("audio", related=container.streams.best("video"))
         return "" if stream is None else str(stream.codec_context.codec.canonical_name)

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from cast_ray.data.decode import Decoder, Unreadable, UnreadableVideo, Video, frame_window, open_media
+from cast_ray.data.decode import Decoder, Unreadable, UnreadableVideo, frame_window, open_media
 from cast_ray.data.media import WITHOUT_SOUND, Media, MediaFormat
 from cast_ray.data.order import PADDING
 from cast_ray.data.shards import ShardedDataset, read_media
@@ -220,7 +220,7 @@ class ClipLoader:
         ]
         if self.wanted.frames_per_step is not None:
             for content, chosen in zip(contents, indices, strict=True):
-                times = _step_times(video, chosen, self.wanted.frames_per_step)
+                times = _step_times(row["fps"], chosen, self.wanted.frames_per_step)
                 if self.view.views:  # one row per temporal view, for all its crops
                     times = np.repeat(times, self.view.views[0] // len(times), axis=0)
                 content["video_times"] = times
@@ -277,9 +277,9 @@ def _same_clip(row: Row) -> tuple[Any, ...]:
     return row["clip_id"], row.get("epoch"), row.get("clip") == PADDING
 
 
-def _step_times(video: Video, indices: NDArray[np.int64], frames_per_step: int) -> NDArray[np.float32]:
+def _step_times(fps: float, indices: NDArray[np.int64], frames_per_step: int) -> NDArray[np.float32]:
     """First and last second [..., U, 2] of the time steps of frames [..., T], which count from the clip's first one."""
-    if video.fps <= 0:
+    if fps <= 0:
         raise UnreadableVideo("container states no frame rate, so frames cannot be turned into seconds")
     steps = indices.reshape(*indices.shape[:-1], -1, frames_per_step)
-    return (np.stack([steps[..., 0], steps[..., -1] + 1], axis=-1) / video.fps).astype(np.float32)
+    return (np.stack([steps[..., 0], steps[..., -1] + 1], axis=-1) / fps).astype(np.float32)

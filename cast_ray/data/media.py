@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
+from cast_ray.data.decoders.guard import UnreadableVideo
 from cast_ray.data.manifest import Clip
 from cast_ray.errors import UserError
 
-__all__ = ["WITHOUT_SOUND", "Facts", "Media", "MediaFormat", "StoredClip"]
+__all__ = ["WITHOUT_SOUND", "Facts", "Media", "MediaFormat", "StoredClip", "check_size"]
 
+LARGEST = 2**31 - 2**20
+"""Bytes that one clip's video, frames or sound may have: Parquet holds no more in one value or page."""
 WITHOUT_SOUND = "used without its sound: "
 """Begins the reason of a clip whose sound is broken."""
 
@@ -34,9 +37,14 @@ class MediaFormat:
     quality: int = 90
     """jpeg: quality, 1 to 100."""
     verify: bool = False
-    """original: decode some frames of every clip, to find damage now and not in training."""
+    """original: decode every clip, to find damage now and not in training; the other formats do anyway."""
     time_limit_s: float = 120.0
-    """Seconds after which a clip that does not come to an end is given up."""
+    """Seconds for every minute of a clip, a shorter clip has one, after which it is given up."""
+
+    @property
+    def stored(self) -> dict[str, Any]:
+        """What decides about the stored bytes; the rest may be another when a preparation is continued."""
+        return {name: value for name, value in asdict(self).items() if name not in ("verify", "time_limit_s")}
 
     def __post_init__(self) -> None:
         if self.video != "original" and self.sound == "original":
@@ -109,3 +117,9 @@ class StoredClip:
     def quarantined(self) -> bool:
         """Whether the clip cannot be used."""
         return self.facts is None
+
+
+def check_size(what: str, size: int) -> None:
+    """Raise `UnreadableVideo` if a part of a clip has too many bytes for a shard, or for memory."""
+    if size > LARGEST:
+        raise UnreadableVideo(f"{what} has {size:,} bytes, a clip may have {LARGEST:,}")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -18,7 +17,7 @@ from rich.console import Console
 
 from cast_ray.cluster import get
 from cast_ray.data.ingest import stored_clips
-from cast_ray.data.manifest import Manifest
+from cast_ray.data.manifest import Clip, Manifest
 from cast_ray.data.media import MediaFormat, StoredClip
 from cast_ray.data.progress import ClipProgress
 from cast_ray.data.shards import (
@@ -68,8 +67,12 @@ def prepare_run(manifest: Manifest, storage: str, console: Console) -> ShardedDa
         UserError: as `prepare`.
     """
     media_format = MediaFormat()
-    root = joined(storage, "shards", fingerprint(manifest, media_format))
-    done = prepare(manifest, root, media_format, console)
+    _check_clips(manifest)
+    sizes = source_sizes(manifest)
+    digest = fingerprint(manifest, media_format, sizes)
+    root = joined(storage, "shards", digest)
+    check_writable(root)
+    done = _prepare(manifest, root, media_format, console, sizes=sizes, digest=digest)
     there = "" if done.clips_made else ", prepared before"
     size = sum(done.dataset.index["bytes"].to_pylist())
     console.print(f"data: {done.dataset.index.num_rows:,} clips, {size / 1e6:.1f} MB{there}, at {root}", soft_wrap=True)
@@ -101,12 +104,39 @@ def prepare(
         UserError: there are no clips, a video file is missing or cannot be read, `root` cannot be written, holds
             another dataset or runs full, or a worker process dies again and again.
     """
-    started = time.monotonic()
-    if not manifest.clips:
-        raise UserError("there are no clips to prepare; see that the annotations are those of these videos")
+    _check_clips(manifest)
     check_writable(root)
     sizes = source_sizes(manifest)
-    digest = fingerprint(manifest, media_format, sizes)
+    return _prepare(
+        manifest,
+        root,
+        media_format,
+        console,
+        sizes=sizes,
+        digest=fingerprint(manifest, media_format, sizes),
+        clips_per_shard=clips_per_shard,
+        cpus_per_task=cpus_per_task,
+    )
+
+
+def _check_clips(manifest: Manifest) -> None:
+    if not manifest.clips:
+        raise UserError("there are no clips to prepare; see that the annotations are those of these videos")
+
+
+def _prepare(
+    manifest: Manifest,
+    root: str,
+    media_format: MediaFormat,
+    console: Console,
+    *,
+    sizes: Mapping[str, int],
+    digest: str,
+    clips_per_shard: int = CLIPS_PER_SHARD,
+    cpus_per_task: float = 1.0,
+) -> Preparation:
+    """`prepare` with what is known of the clips: `source_sizes` and `fingerprint`."""
+    started = time.monotonic()
     _check_same(root, _mark(manifest, media_format, digest, clips_per_shard))
     dataset = open_dataset(root)
     made = 0
@@ -139,7 +169,7 @@ def check_cores(cpus_per_task: float, *, may_grow: bool, console: Console) -> No
 def _mark(manifest: Manifest, media_format: MediaFormat, digest: str, clips_per_shard: int) -> dict[str, object]:
     """What the shards depend on; for another mark they cannot be used."""
     return {
-        **dataclasses.asdict(media_format),
+        **media_format.stored,
         "clips": len(manifest.clips),
         "clips_per_shard": clips_per_shard,
         "fingerprint": digest,
@@ -207,13 +237,29 @@ class _Board:
         return sum(self._done.values())
 
 
-def _make_shard(root: str, plan: ShardPlan, media_format: MediaFormat, board: ActorHandle) -> pa.Table:
-    """The index rows of one shard, which is written unless it is there already."""
+def _make_shard(
+    root: str, plan: ShardPlan, media_format: MediaFormat, board: ActorHandle, deadly: Container[str]
+) -> pa.Table:
+    """The index rows of one shard, which is written unless it is there already; `deadly` clips are not looked into."""
     rows = finished_shard(root, plan.path)
     if rows is None:
-        rows = write_shard(root, plan.path, _counted(stored_clips(plan.clips, media_format), plan.path, board))
+        rows = write_shard(root, plan.path, _counted(_stored(plan.clips, media_format, deadly), plan.path, board))
     board.put.remote(plan.path, len(plan.clips))
     return rows
+
+
+def _stored(clips: Sequence[Clip], media_format: MediaFormat, deadly: Container[str]) -> Iterator[StoredClip]:
+    for is_deadly, group in itertools.groupby(clips, key=lambda clip: clip.clip_id in deadly):
+        if is_deadly:
+            yield from (StoredClip(clip=clip, reason="decoding crashes the process") for clip in group)
+        else:
+            yield from stored_clips(list(group), media_format)
+
+
+def _try_clip(clip: Clip, media_format: MediaFormat) -> None:
+    """Do all that is done for a clip, and keep nothing."""
+    for _ in stored_clips([clip], media_format):
+        pass
 
 
 def _counted(clips: Iterable[StoredClip], path: str, board: ActorHandle) -> Iterator[StoredClip]:
@@ -244,6 +290,7 @@ def _shards(
     )(_make_shard)
     board = ray.remote(num_cpus=0)(_Board).remote()
     rows: dict[str, pa.Table] = {}
+    deadly: dict[str, frozenset[str]] = {}
     running: dict[ray.ObjectRef, ShardPlan] = {}
     waiting = iter(plans)
     total = sum(len(plan.clips) for plan in plans)
@@ -251,12 +298,20 @@ def _shards(
         try:
             while True:
                 for plan in itertools.islice(waiting, SHARDS_IN_FLIGHT - len(running)):
-                    running[task.remote(root, plan, media_format, board)] = plan
+                    running[task.remote(root, plan, media_format, board, ())] = plan
                 if not running:
                     return [rows[plan.path] for plan in plans]
                 for shard in ray.wait(list(running), timeout=1.0)[0]:
-                    rows[running[shard].path] = _result(shard, running[shard])
-                    del running[shard]
+                    plan = running.pop(shard)
+                    try:
+                        rows[plan.path] = _result(shard, plan)
+                    except ray.exceptions.WorkerCrashedError as error:
+                        if plan.path in deadly:
+                            raise _died(plan, error) from error
+                        deadly[plan.path] = _deadly_clips(plan, media_format, cpus_per_task)
+                        if not deadly[plan.path]:
+                            raise _died(plan, error) from error
+                        running[task.remote(root, plan, media_format, board, deadly[plan.path])] = plan
                 with suppress(ray.exceptions.RayError):  # of the board; it only counts
                     progress.update(max(there, ray.get(board.total.remote(), timeout=10)))
         finally:
@@ -264,21 +319,46 @@ def _shards(
 
 
 def _result(shard: ray.ObjectRef, plan: ShardPlan) -> pa.Table:
-    """The rows of a finished task, or what went wrong, in words."""
-    clips = f"shard {plan.path} (clips '{plan.clips[0].clip_id}' to '{plan.clips[-1].clip_id}')"
+    """The rows of a finished task, or what went wrong, in words; `WorkerCrashedError` may be the fault of a clip."""
     try:
         return get(shard)
     except OSError as error:
         cause = getattr(error, "cause", error)
         raise UserError(
-            f"{clips} could not be written, {RETRIES + 1} times: {cause}; see that the storage can be reached, and "
-            "start the same command again: finished shards are kept"
+            f"{_named(plan)} could not be written, {RETRIES + 1} times: {cause}; see that the storage can be reached, "
+            "and start the same command again: finished shards are kept"
         ) from error
-    except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
-        raise UserError(
-            f"the process that prepared {clips} died {RETRIES + 1} times: {str(error).splitlines()[0]}; if memory ran "
-            "out, raise --cpus-per-task so that fewer run at once; finished shards are kept"
-        ) from error
+    except ray.exceptions.OutOfMemoryError as error:
+        raise _died(plan, error) from error
+
+
+def _named(plan: ShardPlan) -> str:
+    return f"shard {plan.path} (clips '{plan.clips[0].clip_id}' to '{plan.clips[-1].clip_id}')"
+
+
+def _died(plan: ShardPlan, error: Exception) -> UserError:
+    return UserError(
+        f"the process that prepared {_named(plan)} died {RETRIES + 1} times: {str(error).splitlines()[0]}; if memory "
+        "ran out, raise --cpus-per-task so that fewer run at once; finished shards are kept"
+    )
+
+
+def _deadly_clips(plan: ShardPlan, media_format: MediaFormat, cpus_per_task: float) -> frozenset[str]:
+    """Clips of the shard that make a process of their own die, twice: one death may have been the machine's."""
+    task = ray.remote(num_cpus=cpus_per_task, max_retries=1)(_try_clip)
+    tries = {clip.clip_id: task.remote(clip, media_format) for clip in plan.clips}
+    deadly = set()
+    try:
+        for clip_id, done in tries.items():
+            try:
+                get(done)
+            except ray.exceptions.WorkerCrashedError:
+                deadly.add(clip_id)
+            except ray.exceptions.OutOfMemoryError as error:
+                raise _died(plan, error) from error
+    finally:
+        _stop(list(tries.values()))
+    return frozenset(deadly)
 
 
 def _stop(running: list[ray.ObjectRef]) -> None:

@@ -8,7 +8,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from cast_ray.data.storage import filesystem, read_bytes, retried
+from cast_ray.data.decoders.container import open_container
+from cast_ray.data.media import check_size
+from cast_ray.data.storage import filesystem, retried
 from cast_ray.errors import UserError
 
 __all__ = ["Recording"]
@@ -30,18 +32,21 @@ class Recording:
         self._container: Any = None
 
     def whole(self) -> bytes:
-        """All bytes; `UserError` if they cannot be read."""
+        """All bytes.
+
+        Raises:
+            UserError: they cannot be read.
+            UnreadableVideo: they are more than a shard holds of a clip; nothing is read then.
+        """
         if self._whole is None:
-            self._whole = read_bytes(self.uri)
+            self._whole = retried(self._read_whole, what=self.uri)
         return self._whole
 
     def container(self) -> Any:
         """The file as an `av` container, which is read from where it is."""
-        import av
-
         if self._container is None:
             source: Any = self._open_file() if self._whole is None else io.BytesIO(self._whole)
-            self._container = av.open(source, buffer_size=CHUNK)
+            self._container = open_container(source, buffer_size=CHUNK)
         return self._container
 
     def check(self) -> None:
@@ -53,6 +58,13 @@ class Recording:
         """Let go of the container; it may be opened again."""
         # Not closed: a thread that was given up may still be inside.
         self._container = self._file = None
+
+    def _read_whole(self) -> bytes:
+        storage, path = filesystem(self.uri)
+        with storage.open_input_file(path) as source:
+            check_size("file", source.size())
+            data: bytes = source.read()
+            return data
 
     def _open_file(self) -> _File:
         self._file = _File(self.uri)

@@ -143,7 +143,7 @@ def fingerprint(manifest: Manifest, media_format: MediaFormat, sizes: Mapping[st
         UserError: a video file is missing.
     """
     digest = hashlib.sha256(manifest.label_map.to_json().encode())
-    digest.update(json.dumps(dataclasses.asdict(media_format), sort_keys=True).encode())
+    digest.update(json.dumps(media_format.stored, sort_keys=True).encode())
     sizes = source_sizes(manifest) if sizes is None else sizes
     for clip in manifest.clips:
         row = (clip.clip_id, clip.uri, sizes[clip.uri], clip.labels, clip.split, clip.start_s, clip.stop_s)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cast_ray.data.decode import Unreadable, guarded
+from cast_ray.data.decoders.container import open_container
 
 __all__ = ["SAMPLE_RATE", "Samples", "UnreadableSound", "read_sound", "samples_for"]
 
@@ -80,9 +81,7 @@ def _read(data: bytes, start_s: float, stop_s: float | None) -> Samples | None:
 
 def _decode(data: bytes, start_s: float, stop_s: float | None, *, enter_s: float | None) -> Samples | None:
     """`read_sound`, decoding from `enter_s` or a little before; None: from the beginning of the file."""
-    import av
-
-    with av.open(io.BytesIO(data)) as container:
+    with open_container(io.BytesIO(data)) as container:
         video = container.streams.best("video")
         stream = container.streams.best("audio", related=video)
         if stream is None:

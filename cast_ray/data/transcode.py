@@ -16,13 +16,16 @@ from cast_ray.data.decode import UnreadableVideo
 from cast_ray.data.decoders.jpeg import encode_jpeg
 from cast_ray.data.decoders.listing import Listing
 from cast_ray.data.decoders.video import Frames
-from cast_ray.data.media import MediaFormat
+from cast_ray.data.media import MediaFormat, check_size
 from cast_ray.data.sound import SAMPLE_RATE, Samples
 
 __all__ = ["decoded", "encode_flac", "jpegs", "kept_frames", "short_gop", "shrunk", "stored_size", "upright_size"]
 
 LOST_FRAMES = 2
 """Frames per clip that may be listed and not come out of the decoder; the one before stands for them."""
+DAMAGED_FRAMES = 2
+"""Frames per clip that FFmpeg may mark as damaged. So few, because it marks the frames whose own data are damaged and
+not those that are predicted from them: every one may stand for the rest of its group."""
 FALLBACK_RATE = Fraction(25)
 """Frames per second written where the source does not say; nothing reads it."""
 SAMPLES_PER_FRAME = 4096
@@ -32,12 +35,12 @@ def decoded(listing: Listing, first: int, num_frames: int) -> Iterator[Any]:
     """`num_frames` frames as `av.VideoFrame`s, from the shown frame `first` on, in order of presentation.
 
     Raises:
-        UnreadableVideo: frames are missing.
+        UnreadableVideo: frames are missing, or (after the last one) damaged.
         av.FFmpegError: the stream is damaged.
     """
     shown = [packet.pts for packet in listing.packets if not packet.is_discard]
     places = {time: place for place, time in enumerate(sorted(shown))} if listing.times_known else {}
-    position, lost, earlier = first, 0, None
+    position, lost, damaged, earlier = first, 0, 0, None
     for count, frame in enumerate(_all_frames(listing)):
         place = min(places.get(frame.pts, count), first + num_frames)
         while position < place:
@@ -48,15 +51,18 @@ def decoded(listing: Listing, first: int, num_frames: int) -> Iterator[Any]:
             position += 1
         if place == position < first + num_frames:
             yield frame
+            damaged += frame.is_corrupt
             position += 1
         if position == first + num_frames:
-            return
+            break
         earlier = frame
     missing = first + num_frames - position
-    if earlier is None or lost + missing > LOST_FRAMES:
+    if missing and (earlier is None or lost + missing > LOST_FRAMES):
         raise UnreadableVideo(f"only {position - first} of {num_frames} frames could be decoded")
     for _ in range(missing):
         yield earlier
+    if damaged > DAMAGED_FRAMES:
+        raise UnreadableVideo(f"{damaged} of {num_frames} frames are damaged")
 
 
 def _all_frames(listing: Listing) -> Iterator[Any]:
@@ -117,23 +123,28 @@ def short_gop(frames: Iterator[Any], fps: float, stored: MediaFormat) -> tuple[b
 def jpegs(
     frames: Iterator[Any], num_frames: int, fps: float, stored: MediaFormat
 ) -> tuple[tuple[bytes, ...], int, int]:
-    """JPEG files of the frames that are kept, and their width and height.
+    """JPEG files of the frames that are kept, all of the first one's size, and their width and height.
 
     Raises:
-        UnreadableVideo: a rate is asked for, and the source's is unknown.
+        UnreadableVideo: a rate is asked for, and the source's is unknown; or they are too many bytes for a shard.
     """
-    kept, width, height = num_frames, 0, 0
+    kept, width, height, size = num_frames, 0, 0, 0
     if stored.frame_rate is not None:
         if fps <= 0:
             raise UnreadableVideo("container states no frame rate, so its frames cannot be thinned out")
         kept = min(max(round(num_frames * stored.frame_rate / fps), 1), num_frames)
     wanted = set(kept_frames(num_frames, kept))
-    files = []
+    files: list[bytes] = []
     for index, frame in enumerate(frames):
         if index in wanted:
             pixels = shrunk(frame, stored.short_side)
-            height, width = pixels.shape[:2]
+            if not files:
+                height, width = pixels.shape[:2]
+            elif pixels.shape[:2] != (height, width):
+                pixels = _upright_pixels(_resized(frame, width, height), frame)
             files.append(encode_jpeg(pixels, stored.quality))
+            size += len(files[-1])
+            check_size("the sum of its JPEG frames", size)
     return tuple(files), width, height
 
 
@@ -146,7 +157,7 @@ def shrunk(frame: Any, short_side: int) -> Frames:
     """An upright RGB frame [H, W, 3] with the shorter side at most `short_side`; as decoders give it if it is small."""
     size = upright_size(frame)
     picture = frame if min(size) <= short_side else _resized(frame, *stored_size(*size, short_side))
-    return np.rot90(picture.to_ndarray(format="rgb24"), k=_quarters(frame))
+    return _upright_pixels(picture, frame)
 
 
 def encode_flac(sound: Samples) -> bytes:
@@ -167,6 +178,11 @@ def encode_flac(sound: Samples) -> bytes:
 def _quarters(frame: Any) -> int:
     """Quarter turns, counter-clockwise, that bring a frame upright."""
     return round(frame.rotation / 90) % 4
+
+
+def _upright_pixels(picture: Any, frame: Any) -> Frames:
+    """`picture`, a copy of `frame` at perhaps another size, as RGB."""
+    return np.rot90(picture.to_ndarray(format="rgb24"), k=_quarters(frame))
 
 
 def _resized(frame: Any, width: int, height: int) -> Any:

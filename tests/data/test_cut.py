@@ -254,3 +254,39 @@ def test_recordings_that_cannot_be_cut_say_why():
     reordered = recording("avi", "mpeg4", {"bf": "2"})
     with av.open(io.BytesIO(reordered)) as container, pytest.raises(UnreadableVideo, match="AVI states no times"):
         cut(container, 1.0, 2.0, sound=False)
+
+
+@pytest.mark.parametrize("container", ["mp4", "matroska"])
+def test_a_piece_of_constant_rate_has_the_stated_one(container):
+    data = recording(container, "libx264", {"bf": "2", "g": "30"})
+    for start_s, stop_s in [(0.1, 0.5), (1.16, 1.2), (None, 0.7), (3.3, None), (4.0, 99.0), (2.0, 2.06)]:
+        with av.open(io.BytesIO(data)) as opened:
+            assert cut(opened, start_s, stop_s, sound=False).fps == RATE
+
+
+@pytest.mark.parametrize("container", ["mp4", "matroska"])
+@pytest.mark.parametrize("bf", ["0", "3"])
+def test_a_piece_of_varying_rate_has_that_of_its_frames(container, bf):
+    steps = np.repeat([20, 100, 40], LENGTH // 3)
+    milliseconds = np.concatenate([[0], np.cumsum(steps)])
+    data = recording(container, "libx264", {"bf": bf, "g": "20"}, milliseconds=milliseconds)
+    for start_s, stop_s in [(0.1, 0.6), (1.0, 4.0), (0.4, 2.8), (4.9, 5.9), (4.0, 5.7), (5.0, None)]:
+        with av.open(io.BytesIO(data)) as opened:
+            piece = cut(opened, start_s, stop_s, sound=False)
+            half = 0.5 / float(opened.streams.video[0].average_rate)
+        begin, end = ((second * 1000 - half * 1000) for second in (start_s, stop_s or 99.0))
+        inside = np.flatnonzero((milliseconds[:-1] >= begin) & (milliseconds[:-1] < end))
+        seconds = (milliseconds[inside[-1] + 1] - milliseconds[inside[0]]) / 1000
+        assert piece.num_frames == pytest.approx(len(inside), abs=1)
+        assert piece.num_frames / piece.fps == pytest.approx(seconds, abs=0.11)
+
+
+def test_a_segment_between_two_frames_says_so_and_one_behind_the_last_where_the_video_ends():
+    data = recording(
+        "mp4", "libx264", {"g": "30"}, milliseconds=np.arange(LENGTH) * 40 + 3000 * (np.arange(LENGTH) > 50)
+    )
+    with av.open(io.BytesIO(data)) as opened:
+        with pytest.raises(UnreadableVideo, match=r"no frame between 3\.0 s and 4\.0 s: the next one is at 5\.04 s"):
+            cut(opened, 3.0, 4.0, sound=False)
+        with pytest.raises(UnreadableVideo, match=r"no frame between 30\.0 s and 31\.0 s: the video ends at 7\.8\d s"):
+            cut(opened, 30.0, 31.0, sound=False)

@@ -1,10 +1,12 @@
 import functools
 import io
+import itertools
 import re
 import subprocess
 import sys
 import threading
 import time
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -16,7 +18,13 @@ from cast_ray.data.decode import UnreadableVideo, check_decoder, frame_window, o
 from cast_ray.data.decoders.video import Source
 from cast_ray.errors import UserError
 
-DECODERS = ("decord", "pyav", "torchcodec")
+try:
+    check_decoder("torchcodec")
+    WITHOUT_FFMPEG = ""
+except UserError as error:
+    WITHOUT_FFMPEG = str(error)
+TORCHCODEC = pytest.param("torchcodec", marks=pytest.mark.skipif(bool(WITHOUT_FFMPEG), reason=WITHOUT_FFMPEG))
+DECODERS = ("decord", "pyav", TORCHCODEC)
 CLIPS = Path(__file__).parents[1] / "clips"
 SHAPES = {
     "arm_wrestling_k400.mp4": (280, 256, 340, 28.0),
@@ -331,3 +339,46 @@ def test_window_without_frames_makes_the_clip_unreadable(start, stop):
     video = open_video(read("arm_wrestling_k400.mp4"))
     with pytest.raises(UnreadableVideo, match=r"the video lasts 10.00 s"):
         frame_window(video, start, stop)
+
+
+@pytest.mark.parametrize("decoder", ["pyav", TORCHCODEC])
+def test_a_video_whose_size_changes_is_refused_in_words(decoder):
+    stream, target = b"", io.BytesIO()
+    for width, height in ((160, 120), (320, 240)):
+        part = io.BytesIO()
+        with av.open(part, "w", format="h264") as container:
+            video = container.add_stream("libx264", rate=25, options={"bf": "0"})
+            video.width, video.height = width, height
+            for index in range(10):
+                frame = av.VideoFrame(width, height, "yuv420p")
+                frame.pts = index
+                container.mux(video.encode(frame))
+            container.mux(video.encode(None))
+        stream += part.getvalue()
+    with av.open(io.BytesIO(stream), format="h264") as source, av.open(target, "w", format="matroska") as container:
+        video = container.add_stream_from_template(source.streams.video[0])
+        for index, packet in enumerate([packet for packet in source.demux(video=0) if packet.size]):
+            packet.stream, packet.pts, packet.dts, packet.time_base = video, 40 * index, 40 * index, Fraction(1, 1000)
+            container.mux(packet)
+    video = open_video(target.getvalue(), decoder=decoder)
+    assert video.num_frames == 20
+    with pytest.raises(UnreadableVideo, match=r"^frames differ in size(: 160x120, 320x240)?$"):
+        video.frames([0, 5, 19])
+
+
+@pytest.mark.parametrize("pixel_format", ["yuv420p10le", "yuv422p", "yuv444p"])
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+def test_deep_and_wide_colours_do_not_depend_on_the_decoder(codec, pixel_format):
+    target = io.BytesIO()
+    with av.open(str(CLIPS / "nasa_with_audio.mp4")) as source, av.open(target, "w", format="mp4") as container:
+        video = container.add_stream(codec, rate=25, options={"crf": "10", "x265-params": "log-level=none"})
+        video.width, video.height, video.pix_fmt = 320, 180, pixel_format
+        for index, frame in enumerate(itertools.islice(source.decode(video=0), 10)):
+            smaller = frame.reformat(320, 180, pixel_format)
+            smaller.pts, smaller.time_base, smaller.pict_type = index, Fraction(1, 25), 0
+            container.mux(video.encode(smaller))
+        container.mux(video.encode(None))
+    loadable = ("decord", "pyav") if WITHOUT_FFMPEG else ("decord", "pyav", "torchcodec")
+    frames = [open_video(target.getvalue(), decoder=decoder).frames(range(10)) for decoder in loadable]
+    np.testing.assert_array_equal(frames[0], frames[1])
+    np.testing.assert_array_equal(frames[2], frames[1])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import re
 import shutil
 import threading
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -11,16 +14,20 @@ import numpy as np
 import pyarrow.fs as pafs
 import pytest
 
-from cast_ray.data import ingest, recording
+from cast_ray.data import ingest, media, recording
 from cast_ray.data.decode import UnreadableVideo, frame_window, open_video
 from cast_ray.data.decoders.jpeg import open_jpegs
 from cast_ray.data.decoders.listing import list_packets
 from cast_ray.data.ingest import stored_clips
-from cast_ray.data.manifest import TRAIN, Clip
+from cast_ray.data.loader import ClipLoader, Wanted
+from cast_ray.data.manifest import TRAIN, Clip, Manifest
 from cast_ray.data.media import MediaFormat
+from cast_ray.data.shards import write_index, write_shard
 from cast_ray.data.sound import read_sound
 from cast_ray.data.transcode import decoded, shrunk
+from cast_ray.data.views import Sampling, TrainView
 from cast_ray.errors import UserError
+from cast_ray.labels import LabelMap
 
 CLIPS = Path(__file__).parents[1] / "clips"
 ARM, PANCAKE, NASA = "arm_wrestling_k400.mp4", "flipping_pancake_k400.mkv", "nasa_with_audio.mp4"
@@ -47,6 +54,37 @@ SHRUNK = {  # by short side
     ROTATED: {128: (128, 228), 64: (64, 114)},
     UNORDERED: {128: (50, 50), 64: (50, 50)},
 }
+
+
+@pytest.fixture
+def resized(tmp_path):
+    """20 frames of 160x120 and 20 of 320x240 in one stream."""
+    stream = b""
+    for size in ((160, 120), (320, 240)):
+        target = io.BytesIO()
+        with av.open(target, "w", format="h264") as container:
+            video = container.add_stream("libx264", rate=25, options={"bf": "0"})
+            video.width, video.height = size
+            for index in range(20):
+                frame = av.VideoFrame.from_ndarray(np.full((*size[::-1], 3), 10 * index, np.uint8), format="rgb24")
+                frame.pts = index
+                container.mux(video.encode(frame))
+            container.mux(video.encode(None))
+        stream += target.getvalue()
+    path = tmp_path / "resized.ts"
+    with av.open(io.BytesIO(stream), format="h264") as source, av.open(str(path), "w") as container:
+        video = container.add_stream_from_template(source.streams.video[0])
+        packets = [packet for packet in source.demux(video=0) if packet.size]
+        for index, packet in enumerate(packets):
+            packet.stream, packet.time_base = video, Fraction(1, 90_000)
+            packet.pts = packet.dts = 3600 * index
+            container.mux(packet)
+    return path
+
+
+def stored_one(path, media_format):
+    (result,) = stored_clips([clip_of(path)], media_format)
+    return result
 
 
 def clip_of(uri, start_s=None, stop_s=None):
@@ -153,6 +191,143 @@ def test_damage_is_found_where_frames_are_decoded():
             assert 5 < len(result.reason) <= 160
 
 
+@pytest.fixture
+def flipped(tmp_path):
+    """A real clip with 200 wrong bytes."""
+    data = bytearray((CLIPS / ARM).read_bytes())
+    for place in np.random.default_rng(0).integers(len(data) // 4, len(data) * 3 // 4, 200):
+        data[place] ^= 255
+    (tmp_path / "flipped.mp4").write_bytes(data)
+    return tmp_path / "flipped.mp4"
+
+
+@pytest.mark.parametrize("choice", [name for name, each in FORMATS.items() if each.verify or each.video != "original"])
+def test_a_video_with_damaged_frames_is_quarantined_with_their_number(choice, flipped):
+    with av.open(str(flipped)) as container:
+        container.streams.video[0].codec_context.thread_count = 1
+        damaged = sum(frame.is_corrupt for frame in container.decode(video=0))
+    assert damaged > 60
+    (result,) = stored_clips([clip_of(flipped)], FORMATS[choice])
+    assert result.reason == f"{damaged} of 280 frames are damaged"
+    assert result.media.size == 0
+
+
+def test_only_damage_inside_a_segment_counts(flipped):
+    media_format = MediaFormat(video="jpeg", sound="none", short_side=32)
+    before, inside = stored_clips([clip_of(flipped, 0.0, 1.0), clip_of(flipped, 4.0, 6.0)], media_format)
+    assert before.facts.num_frames == 28
+    assert re.fullmatch(r"\d\d? of 56 frames are damaged", inside.reason)
+
+
+def test_a_file_that_no_shard_can_hold_is_not_even_read(tmp_path):
+    path = tmp_path / "huge.mp4"
+    shutil.copy(CLIPS / ARM, path)
+    with path.open("r+b") as file:
+        file.truncate(2_200_000_000)  # holes, which take no space
+    huge, next_one = stored_clips([clip_of(path), clip_of(CLIPS / ARM)], MediaFormat(video="jpeg", sound="none"))
+    assert huge.reason == "file has 2,200,000,000 bytes, a clip may have 2,146,435,072"
+    assert not next_one.quarantined
+
+
+@pytest.mark.parametrize(
+    ("media_format", "start_s", "what"),
+    [
+        (MediaFormat(), 0.5, "segment"),
+        (MediaFormat(video="short-gop", sound="none", crf=0), None, "video"),
+        (MediaFormat(video="jpeg", sound="none", quality=100), None, "the sum of its JPEG frames"),
+        (MediaFormat(video="jpeg", sound="16khz", quality=1, short_side=16, frame_rate=0.1), None, "sound"),
+    ],
+)
+def test_no_part_of_a_clip_is_larger_than_a_shard_can_hold(media_format, start_s, what, monkeypatch):
+    limit = 100_000 if what == "sound" else 1_000_000 if start_s is None else 200_000
+    monkeypatch.setattr(media, "LARGEST", limit)
+    # The size of the source is no matter here.
+    monkeypatch.setattr(recording, "check_size", lambda what, size: None)
+    result = stored(NASA, media_format, start_s)
+    assert re.fullmatch(rf"{what} has [\d,]+ bytes, a clip may have {limit:,}", result.reason)
+
+
+@pytest.fixture(scope="module")
+def varying(tmp_path_factory):
+    """5 s at 30 frames per second, 20 s at 5, 5 s at 30: 13.3 on average; and a tone that begins at second 24."""
+    path = tmp_path_factory.mktemp("varying") / "vfr.mp4"
+    seconds = np.cumsum([0, *[1 / 30] * 150, *[1 / 5] * 100, *[1 / 30] * 149])
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=30, options={"bf": "2", "g": "30"})
+        track = container.add_stream("aac", rate=16_000, layout="mono")
+        video.width, video.height, video.codec_context.time_base = 64, 48, Fraction(1, 90_000)
+        for index, second in enumerate(seconds):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), index % 250, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = round(second * 90_000), Fraction(1, 90_000)
+            container.mux(video.encode(frame))
+        for second in range(30):
+            wave = 8000 * (second >= 24) * np.sin(np.arange(16_000) / 5)
+            piece = av.AudioFrame.from_ndarray(wave.astype(np.int16)[None], format="s16", layout="mono")
+            piece.sample_rate, piece.pts = 16_000, second * 16_000
+            container.mux(track.encode(piece))
+        container.mux([*video.encode(None), *track.encode(None)])
+    return path
+
+
+VARYING = {(None, 2.0): 30.0, (6.0, 8.0): 5.0, (23.0, 27.0): 70 / 4, (26.0, 28.0): 30.0, (28.0, None): 30.0}
+"""Segments and their own frame rates."""
+
+
+@pytest.mark.parametrize("choice", ["original", "original, sound apart", "short-gop", "jpeg", "some frames"])
+@pytest.mark.parametrize("part", VARYING)
+def test_segments_of_varying_rate_have_their_own_rate_in_every_format(part, choice, varying):
+    (result,) = stored_clips([clip_of(varying, *part)], FORMATS[choice])
+    facts = result.facts
+    assert facts.fps == pytest.approx(VARYING[part], rel=0.03)
+    seconds = min(part[1] or 30.0, 30.0) - (part[0] or 0.0)
+    assert facts.num_frames / facts.fps == pytest.approx(seconds, abs=0.2)
+    if choice == "short-gop":
+        assert open_video(result.media.video).fps == pytest.approx(facts.fps)
+    if choice == "some frames":
+        assert len(result.media.frames) == pytest.approx(min(4.0, facts.fps) * seconds, abs=1)
+
+
+def test_times_of_a_segment_of_varying_rate_are_the_same_in_every_format(varying, tmp_path):
+    sampling = Sampling(kind="uniform", num_frames=8, stride=4, size=32)
+    view = TrainView(sampling=sampling, seed=0, crop_area=(0.5, 1.0), crop_ratio=(0.75, 1.33))
+    clips = (clip_of(varying, 23.0, 27.0),)
+    times = []
+    for choice in ("original", "short-gop", "jpeg"):
+        media_format, root = FORMATS[choice], str(tmp_path / choice)
+        shard = write_shard(root, "train/shard-00000.parquet", stored_clips(clips, media_format))
+        manifest = Manifest(clips=clips, label_map=LabelMap({"label": ("a",)}))
+        index = write_index(root, manifest, media_format, [shard]).index
+        wanted = Wanted(frames=True, frames_per_step=2)
+        loaded = ClipLoader(root=root, stored=media_format, view=view, columns=(), wanted=wanted)(index)
+        assert loaded["reason"].tolist() == [""]
+        times.append(loaded["video_times"][0])
+    np.testing.assert_array_equal(times[1], times[0])
+    np.testing.assert_array_equal(times[2], times[0])
+    assert 2.5 < times[0].max() <= 4.2
+
+
+def test_sound_of_a_segment_is_that_of_its_seconds_where_the_rate_varies(varying):
+    (result,) = stored_clips([clip_of(varying, 23.0, 27.0)], MediaFormat(video="jpeg", sound="16khz"))
+    sound = np.abs(read_sound(result.media.sound).astype(int))
+    assert len(sound) == 4 * 16_000
+    assert np.argmax(sound > 2000) / 16_000 == pytest.approx(1.0, abs=0.02)
+
+
+def test_a_segment_between_two_frames_names_the_next_one(varying):
+    (result,) = stored_clips([clip_of(varying, 10.05, 10.1)], MediaFormat())
+    assert result.reason == "no frame between 10.05 s and 10.1 s: the next one is at 10.20 s"
+
+
+def test_a_changing_size_is_found_by_verification_and_stored_as_the_first_one(resized):
+    assert stored_one(resized, MediaFormat()).facts is not None
+    verified = stored_one(resized, MediaFormat(verify=True))
+    assert verified.reason == "frames differ in size: 160x120, 320x240"
+    for video in ("short-gop", "jpeg"):
+        result = stored_one(resized, MediaFormat(video=video, sound="none"))
+        assert (result.facts.width, result.facts.height) == (160, 120)
+        assert opened(result).frames([0, 10, 39]).shape == (3, 120, 160, 3)
+
+
 def test_files_that_are_no_video_are_quarantined_with_the_reason(tmp_path):
     web_page, empty = tmp_path / "page.mp4", tmp_path / "empty.mp4"
     web_page.write_text("<html>404</html>" * 100)
@@ -225,6 +400,27 @@ def test_a_clip_that_does_not_come_to_an_end_is_given_up_and_the_next_one_is_not
     release.set()
     assert stuck.reason == "decoding did not finish within 3 s"
     assert after.facts.num_frames == 6
+
+
+@pytest.mark.parametrize("part", [(None, None), (0.0, 300.0)])
+def test_a_long_clip_has_the_time_limit_for_each_of_its_minutes(part, tmp_path, monkeypatch):
+    path = tmp_path / "long.mp4"
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=30, options={"preset": "ultrafast", "g": "3000"})
+        video.width = video.height = 16
+        frame = av.VideoFrame(16, 16, "yuv420p")
+        for index in range(9000):
+            frame.pts, frame.pict_type = index, 0
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+    limits, guard = [], ingest.guarded
+    monkeypatch.setattr(ingest, "guarded", lambda work, limit_s: (limits.append(limit_s), guard(work, limit_s))[1])
+    media_format = MediaFormat(time_limit_s=7.0)
+    (long,) = stored_clips([clip_of(path, *part)], media_format)
+    assert long.facts.num_frames == 9000
+    assert limits[-1] == 5 * 7.0
+    stored(ARM, media_format)
+    assert limits[-1] == 7.0
 
 
 def test_files_that_cannot_be_read_stop_the_preparation(tmp_path):
@@ -305,8 +501,8 @@ def test_segments_of_a_long_recording_are_read_without_the_rest(tmp_path, monkey
 
 def test_whole_clips_and_segments_of_one_file_share_its_bytes(tmp_path, monkeypatch):
     shutil.copy(CLIPS / ARM, tmp_path / "a.mp4")
-    reads, read = [], recording.read_bytes
-    monkeypatch.setattr(recording, "read_bytes", lambda uri: (reads.append(uri), read(uri))[1])
+    reads, read = [], recording.Recording._read_whole
+    monkeypatch.setattr(recording.Recording, "_read_whole", lambda self: (reads.append(self.uri), read(self))[1])
     clips = [clip_of(tmp_path / "a.mp4"), clip_of(tmp_path / "a.mp4", 1.0, 2.0), clip_of(tmp_path / "a.mp4")]
     results = stored_clips(clips, MediaFormat())
     assert next(results).facts.num_frames == 280

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import fields
+
 import pytest
 
+from cast_ray.data.decode import UnreadableVideo
 from cast_ray.data.manifest import TRAIN, Clip
-from cast_ray.data.media import Facts, Media, MediaFormat, StoredClip
+from cast_ray.data.media import Facts, Media, MediaFormat, StoredClip, check_size
 from cast_ray.errors import UserError
 
 
@@ -25,6 +28,19 @@ from cast_ray.errors import UserError
 def test_choices_that_contradict_are_refused_with_what_to_do(wrong, message):
     with pytest.raises(UserError, match=message):
         MediaFormat(**wrong)
+
+
+def test_time_limit_and_verification_do_not_decide_about_what_is_stored():
+    one, other = MediaFormat(time_limit_s=5.0, verify=True), MediaFormat()
+    assert one.stored == other.stored
+    assert one.stored != MediaFormat(sound="none").stored
+    assert set(other.stored) == {field.name for field in fields(MediaFormat)} - {"time_limit_s", "verify"}
+
+
+def test_sizes_that_parquet_cannot_hold_are_a_verdict():
+    check_size("file", 2**31 - 2**20)
+    with pytest.raises(UnreadableVideo, match=r"file has 2,200,000,000 bytes, a clip may have 2,146,435,072"):
+        check_size("file", 2_200_000_000)
 
 
 def test_the_size_counts_video_frames_and_sound():

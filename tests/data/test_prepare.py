@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,36 @@ def test_a_run_keeps_shards_under_the_fingerprint_of_their_clips(tmp_path: Path,
     assert prepare_run(manifest, str(tmp_path / "runs"), console).uri == str(folder)
     assert "6 clips" in console.file.getvalue()
     assert "prepared before" in console.file.getvalue()
+
+
+def test_time_limit_and_verification_may_change_when_a_preparation_is_continued(
+    tmp_path: Path, manifest: Manifest
+) -> None:
+    begin(manifest, tmp_path / "data")
+    with pytest.raises(AssertionError, match="a task was started"):
+        prepare(manifest, str(tmp_path / "data"), MediaFormat(verify=True, time_limit_s=999.0), QUIET)
+
+
+def test_a_run_looks_at_its_video_files_once(
+    tmp_path: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+
+    def counted(name: str, work: Callable) -> Callable:
+        return lambda *arguments: (calls.append(name), work(*arguments))[1]
+
+    for name in ("source_sizes", "fingerprint"):
+        monkeypatch.setattr(preparing, name, counted(name, getattr(preparing, name)))
+    with pytest.raises(AssertionError, match="a task was started"):
+        prepare_run(manifest, str(tmp_path / "runs"), QUIET)
+    assert calls == ["source_sizes", "fingerprint"]
+
+
+def test_clips_known_to_be_deadly_are_quarantined_without_a_look(manifest: Manifest) -> None:
+    stored = list(preparing._stored(manifest.clips, FORMAT, {"0", "3"}))
+    assert [clip.clip.clip_id for clip in stored] == [clip.clip_id for clip in manifest.clips]
+    assert [clip.clip.clip_id for clip in stored if "crashes" in clip.reason] == ["0", "3"]
+    assert all(clip.quarantined for clip in stored)
 
 
 def test_finished_shards_are_counted_and_what_a_killed_job_left_is_removed(tmp_path: Path, manifest: Manifest) -> None:

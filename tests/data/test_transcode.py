@@ -12,11 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from cast_ray.data import media
 from cast_ray.data.decode import UnreadableVideo
+from cast_ray.data.decoders.jpeg import open_jpegs
 from cast_ray.data.decoders.listing import list_packets
 from cast_ray.data.media import MediaFormat
 from cast_ray.data.sound import SAMPLE_RATE, read_sound
 from cast_ray.data.transcode import (
+    _resized,
     decoded,
     encode_flac,
     jpegs,
@@ -126,11 +129,15 @@ def test_a_rate_that_the_source_does_not_state_cannot_be_thinned_out():
         jpegs(iter(()), 5, 0.0, MediaFormat(video="jpeg", sound="none", frame_rate=2.0))
 
 
-def listing_of(times, *, fails_at=()):
+def listing_of(times, *, fails_at=(), damaged=()):
     """A stream whose packets decode to frames with the same times, but for some that give none."""
 
     def decode(packet):
-        return [] if packet is None or packet.pts in fails_at else [SimpleNamespace(pts=packet.pts)]
+        return (
+            []
+            if packet is None or packet.pts in fails_at
+            else [SimpleNamespace(pts=packet.pts, is_corrupt=packet.pts in damaged)]
+        )
 
     packets = [SimpleNamespace(pts=time, is_discard=False) for time in times]
     context = SimpleNamespace(decode=decode, thread_count=0)
@@ -158,6 +165,42 @@ def test_one_or_two_frames_that_do_not_come_out_are_replaced_by_their_neighbours
 def test_more_lost_frames_make_the_clip_unreadable(lost):
     with pytest.raises(UnreadableVideo, match=r"could be decoded|cannot be decoded"):
         list(decoded(listing_of(range(0, 80, 10), fails_at=lost), 2, 4))
+
+
+def test_two_damaged_frames_are_let_through_and_three_are_not():
+    listing = listing_of(range(0, 80, 10), damaged=(0, 10, 20, 30, 70))
+    assert len(list(decoded(listing, 2, 4))) == 4  # of the segment alone
+    frames = decoded(listing, 1, 4)
+    assert [next(frames).pts for _ in range(4)] == [10, 20, 30, 40]
+    with pytest.raises(UnreadableVideo, match="3 of 4 frames are damaged"):
+        next(frames)
+
+
+def test_jpeg_frames_have_the_size_of_the_first_one():
+    pictures = [*smooth_frames(2, 51, 67), *smooth_frames(2, 240, 320), *smooth_frames(1, 51, 67)]
+    stored = MediaFormat(video="jpeg", sound="none", short_side=128)
+    files, width, height = jpegs(iter(pictures), 5, 10.0, stored)
+    assert (width, height) == (67, 51)
+    frames = open_jpegs(files, num_frames=5, fps=10.0).frames(range(5))
+    assert frames.shape == (5, 51, 67, 3)
+    expected = np.stack([shrunk(_resized(picture, 67, 51), 128) for picture in pictures])
+    assert 10 * np.log10(255**2 / np.mean((frames.astype(float) - expected) ** 2)) > 30
+
+
+def test_jpeg_frames_that_no_shard_can_hold_are_given_up_at_once(monkeypatch):
+    monkeypatch.setattr(media, "LARGEST", 20_000)
+    made = []
+
+    def counted():
+        for picture in smooth_frames(50):
+            made.append(picture)
+            yield picture
+
+    with pytest.raises(
+        UnreadableVideo, match=r"the sum of its JPEG frames has 2\d,\d{3} bytes, a clip may have 20,000"
+    ):
+        jpegs(counted(), 50, 10.0, MediaFormat(video="jpeg", sound="none"))
+    assert len(made) < 15
 
 
 @pytest.mark.parametrize("length", [1, 4095, 4096, 50_001])

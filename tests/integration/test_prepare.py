@@ -1,4 +1,4 @@
-"""Preparation as a user runs it: a submitted job, S3, a killed driver, a dying worker, a disk that runs full."""
+"""Preparation as a user runs it: a submitted job, S3, a killed driver, a dying worker, a clip that kills workers."""
 
 from __future__ import annotations
 
@@ -238,3 +238,44 @@ def test_a_worker_that_dies_is_replaced_and_loses_nothing(head, manifest, undist
         ray.shutdown()
     assert done.clips_made == len(manifest.clips)
     check_same(done.dataset, undisturbed)
+
+
+CRASHING = """
+import os, signal
+from cast_ray.data import prepare
+
+whole = prepare.stored_clips
+
+def crashing(clips, media_format):
+    for clip in clips:
+        if clip.clip_id in ("7", "11"):
+            os.kill(os.getpid(), signal.SIGSEGV)
+        yield from whole([clip], media_format)
+
+def install():
+    prepare.stored_clips = crashing
+"""
+
+
+def test_clips_that_crash_their_process_are_quarantined_and_the_others_are_not(
+    head, manifest, undisturbed, tmp_path
+) -> None:
+    (tmp_path / "crashing.py").write_text(CRASHING)
+    environment = {
+        "env_vars": {"PYTHONPATH": f"{tmp_path}:{REPOSITORY}"},
+        "worker_process_setup_hook": "crashing.install",
+    }
+    ray.init(address=head.gcs, log_to_driver=False, configure_logging=False, runtime_env=environment)
+    try:
+        done = prepare(manifest, str(tmp_path / "data"), JPEG, Console(quiet=True), clips_per_shard=PER_SHARD)
+    finally:
+        ray.shutdown()
+    reasons = dict(zip(*(done.dataset.quarantined[name].to_pylist() for name in ("clip_id", "reason")), strict=True))
+    assert set(reasons) == {CORRUPTED, "7", "11"}
+    assert {reasons["7"], reasons["11"]} == {"decoding crashes the process"}
+    kept, expected = (
+        {row["clip_id"]: row["bytes"] for row in dataset.index.to_pylist() if row["clip_id"] not in ("7", "11")}
+        for dataset in (done.dataset, undisturbed)
+    )
+    assert kept == expected
+    assert len(kept) == len(manifest.clips) - 2

@@ -8,12 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cast_ray.data.decoders.container import open_container
 from cast_ray.data.decoders.guard import UnreadableVideo
 
 __all__ = ["Listing", "list_packets"]
 
 INDEXED = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
 """Containers (FFmpeg's names) that decord and torchcodec find their way in; in MPEG-TS, AVI and ASF they get lost."""
+PIXEL_FORMATS = frozenset({"yuv420p", "yuvj420p"})
+"""8 bits, 4:2:0; of others the back ends' FFmpegs make other colours, up to 68 levels apart."""
 UNKNOWN_TO_DECORD = frozenset({"av1", "libdav1d"})
 WIDTHS_THAT_DECORD_FAILS_ON = (16, 24, 48, 72)
 """Of frames in pixels, as tried with all even widths from 16 to 138."""
@@ -51,13 +54,15 @@ class Listing:
 
     @property
     def plain(self) -> bool:
-        """Whether decord and torchcodec find every frame: they were seen to return wrong ones of other files.
+        """Whether decord and torchcodec give the frames that PyAV gives: of other files they were seen not to.
 
-        In a plain file no frame is hidden, and none is shown before the key frame that it follows in the file.
+        In a plain file no frame is hidden, none is shown before the key frame that it follows in the file, and colours
+        are 8 bits in 4:2:0.
         """
         return (
             self.container in INDEXED
             and self.codec not in UNKNOWN_TO_DECORD
+            and self.codec_context.pix_fmt in PIXEL_FORMATS
             and self.codec_context.width not in WIDTHS_THAT_DECORD_FAILS_ON
             and self.shown == len(self.packets)
             and self.times_known
@@ -80,12 +85,10 @@ def list_packets(data: bytes) -> Listing:
     """Read the packets of the best video stream.
 
     Raises:
-        UnreadableVideo: there is no video stream, or it has no frames.
+        UnreadableVideo: the file is of no accepted format, there is no video stream, or it has no frames.
         av.FFmpegError: FFmpeg cannot read the file.
     """
-    import av
-
-    with av.open(io.BytesIO(data)) as container:
+    with open_container(io.BytesIO(data)) as container:
         stream = container.streams.best("video")
         if stream is None:
             raise UnreadableVideo("file has no video stream")

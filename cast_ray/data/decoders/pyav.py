@@ -81,7 +81,8 @@ class _Frames:
         if not self.pixels.size:
             self.pixels = np.empty((len(self._rows), *upright.shape), np.uint8)
         if upright.shape != self.pixels.shape[1:]:
-            raise UnreadableVideo("frames differ in size")
+            (height, width), (first_height, first_width) = upright.shape[:2], self.pixels.shape[1:3]
+            raise UnreadableVideo(f"frames differ in size: {first_width}x{first_height}, {width}x{height}")
         self.pixels[self._rows[key]] = upright
         self._rest.remove(key)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from cast_ray.data.decoders.video import Source
+from cast_ray.data.decoders.guard import UnreadableVideo
+from cast_ray.data.decoders.video import Frames, Source
 
 __all__ = ["open_torchcodec"]
 
@@ -13,4 +14,14 @@ def open_torchcodec(data: bytes, fps: float) -> Source:
 
     # "approximate" would trust the container's frame count and rate, which are missing or wrong in some files.
     decoder = VideoDecoder(data, seek_mode="exact", num_ffmpeg_threads=1, dimension_order="NHWC")
-    return Source(num_frames=len(decoder), fps=fps, read=lambda indices: decoder.get_frames_at(indices).data.numpy())
+
+    def read(indices: list[int]) -> Frames:
+        try:
+            frames: Frames = decoder.get_frames_at(indices).data.numpy()
+        except RuntimeError as error:
+            if "pre-allocated tensor of shape" in str(error):
+                raise UnreadableVideo("frames differ in size") from error
+            raise
+        return frames
+
+    return Source(num_frames=len(decoder), fps=fps, read=read)

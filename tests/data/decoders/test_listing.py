@@ -2,6 +2,7 @@ import io
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 
 from cast_ray.data.decode import UnreadableVideo
@@ -86,3 +87,28 @@ def test_a_file_without_video_is_named():
             container.mux(packet)
     with pytest.raises(UnreadableVideo, match="no video stream"):
         list_packets(target.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("codec", "pixel_format", "plain"),
+    [
+        ("libx264", "yuv420p", True),
+        ("libx264", "yuvj420p", True),
+        ("libx264", "yuv444p", False),
+        ("libx264", "yuv422p", False),
+        ("libx264", "yuv420p10le", False),
+        ("libx265", "yuv420p", True),
+        ("libx265", "yuv420p10le", False),
+    ],
+)
+def test_only_8_bit_420_video_goes_to_other_decoders_than_pyav(codec, pixel_format, plain):
+    target = io.BytesIO()
+    with av.open(target, "w", format="mp4") as container:
+        stream = container.add_stream(codec, rate=10, options={"x265-params": "log-level=none"})
+        stream.width, stream.height, stream.pix_fmt = 160, 96, pixel_format
+        for index in range(20):
+            frame = av.VideoFrame.from_ndarray(np.full((96, 160, 3), 12 * index, np.uint8), format="rgb24")
+            frame.pts = index
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    assert list_packets(target.getvalue()).plain == plain
