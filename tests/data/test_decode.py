@@ -380,5 +380,5 @@ def test_deep_and_wide_colours_do_not_depend_on_the_decoder(codec, pixel_format)
         container.mux(video.encode(None))
     loadable = ("decord", "pyav") if WITHOUT_FFMPEG else ("decord", "pyav", "torchcodec")
     frames = [open_video(target.getvalue(), decoder=decoder).frames(range(10)) for decoder in loadable]
-    np.testing.assert_array_equal(frames[0], frames[1])
-    np.testing.assert_array_equal(frames[2], frames[1])
+    for other in frames[1:]:
+        np.testing.assert_array_equal(other, frames[0])
