@@ -60,8 +60,8 @@ class Data:
     """Clips in a micro batch."""
     clips_per_task: int = 32
     """Clips that one decode task of ours handles."""
-    decoder: Decoder = "decord"
-    """What decodes video in our pipeline."""
+    decoder: Decoder | None = None
+    """What decodes video in our pipeline, if not what training takes by itself."""
     time_limit: float = 300.0
     """Seconds that one measurement may take, start-up included."""
 

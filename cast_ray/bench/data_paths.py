@@ -70,7 +70,7 @@ class DataJob:
     path: str
     files: tuple[str, ...]
     datasets: Mapping[str, str]
-    decoder: Decoder
+    decoder: Decoder | None
     workers: int
     batch: int
     clips_per_task: int

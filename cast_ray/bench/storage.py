@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from cast_ray.data.decode import Decoder, Video, open_media
+from cast_ray.data.decode import Video, open_media, usual_decoder
 from cast_ray.data.decoders.listing import list_packets
 from cast_ray.data.decoders.video import Frames
 from cast_ray.data.ingest import stored_clips
@@ -77,7 +77,7 @@ def _timed(work: Callable[[], Result], *, repeats: int) -> tuple[float, Result]:
 def _open(stored: StoredClip, media_format: MediaFormat) -> Video:
     """As training does (`cast_ray.data.loader.clip_loader`) without a --data.decoder."""
     assert stored.facts is not None
-    decoder: Decoder = "pyav" if media_format.video == "short-gop" else "decord"
+    decoder = usual_decoder(media_format)
     return open_media(stored.media, num_frames=stored.facts.num_frames, fps=stored.facts.fps, decoder=decoder)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from cast_ray.data.decode import Decoder, Unreadable, UnreadableVideo, frame_window, open_media
+from cast_ray.data.decode import Decoder, Unreadable, UnreadableVideo, frame_window, open_media, usual_decoder
 from cast_ray.data.media import WITHOUT_SOUND, Media, MediaFormat
 from cast_ray.data.order import PADDING
 from cast_ray.data.shards import ShardedDataset, read_media
@@ -110,8 +110,8 @@ class ClipLoader:
     columns: tuple[str, ...]
     """Columns of the index rows to hand on beside `clip_id` and `labels`."""
     wanted: Wanted = VIDEO_ALONE
-    decoder: Decoder = "decord"
-    """What decodes encoded video."""
+    decoder: Decoder | None = None
+    """What decodes encoded video; None: see `usual_decoder`."""
     time_limit_s: float = 60.0
     """Seconds after which opening a clip, or reading its frames or sound, is given up."""
 
@@ -208,7 +208,7 @@ class ClipLoader:
             media,
             num_frames=row["num_frames"],
             fps=row["fps"],
-            decoder=self.decoder,
+            decoder=self.decoder or usual_decoder(self.stored),
             time_limit_s=self.time_limit_s,
         )
         first, count = frame_window(video, row["start_s"], row["stop_s"])
@@ -267,7 +267,7 @@ def clip_loader(dataset: ShardedDataset, config: RunConfig, view: View, columns:
         view=view,
         columns=columns,
         wanted=wanted_by(spec_of(config.model)),
-        decoder=config.data.decoder or ("pyav" if dataset.format.video == "short-gop" else "decord"),
+        decoder=config.data.decoder,
         time_limit_s=config.data.decode_time_limit_s,
     )
 
