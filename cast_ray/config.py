@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import dacite
 
+from cast_ray.checks import require, require_positive, require_share
 from cast_ray.data.decode import Decoder
 from cast_ray.errors import UserError
 from cast_ray.models.named import spec_of, trains_experts
@@ -36,19 +37,6 @@ RANDOM = "random"
 """The value of a weights field that asks for a randomly initialised expert."""
 
 
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise UserError(message)
-
-
-def _require_share(name: str, value: float) -> None:
-    _require(0.0 <= value <= 1.0, f"{name} is {value}; give a share between 0 and 1")
-
-
-def _require_positive(name: str, value: float) -> None:
-    _require(value > 0, f"{name} is {value}; give a number above 0")
-
-
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """The network and its input size."""
@@ -69,10 +57,10 @@ class ModelConfig:
     """Departures from the named model, such as the papers' ablations."""
 
     def __post_init__(self) -> None:
-        _require(0 <= self.drop_path < 1, f"model.drop-path is {self.drop_path}; give 0 <= rate < 1")
+        require(0 <= self.drop_path < 1, f"model.drop-path is {self.drop_path}; give 0 <= rate < 1")
         for name, value in (("image-size", self.image_size), ("num-frames", self.num_frames)):
             if value is not None:
-                _require_positive(f"model.{name}", value)
+                require_positive(f"model.{name}", value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +86,7 @@ class WeightsConfig:
 
     def __post_init__(self) -> None:
         if self.network is not None:
-            _require(
+            require(
                 not self.sources(),
                 f"weights.network '{self.network}' and weights of single experts {self.sources()} are given; "
                 "leave one of them away",
@@ -137,12 +125,12 @@ class DataConfig:
     """Decode tasks after which a worker process is replaced by a new one: decoders lose memory."""
 
     def __post_init__(self) -> None:
-        _require_share("data.max-unreadable", self.max_unreadable)
-        _require_positive("data.stride", self.stride)
-        _require_positive("data.clips-per-task", self.clips_per_task)
-        _require_positive("data.cpus-per-decode", self.cpus_per_decode)
-        _require_positive("data.decode-time-limit-s", self.decode_time_limit_s)
-        _require_positive("data.tasks-per-decoder", self.tasks_per_decoder)
+        require_share("data.max-unreadable", self.max_unreadable)
+        require_positive("data.stride", self.stride)
+        require_positive("data.clips-per-task", self.clips_per_task)
+        require_positive("data.cpus-per-decode", self.cpus_per_decode)
+        require_positive("data.decode-time-limit-s", self.decode_time_limit_s)
+        require_positive("data.tasks-per-decoder", self.tasks_per_decoder)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,18 +164,18 @@ class AugmentConfig:
 
     def __post_init__(self) -> None:
         low, high = self.crop_area
-        _require(0 < low <= high <= 1, f"augment.crop-area is {low} {high}; give 0 < smallest <= largest <= 1")
+        require(0 < low <= high <= 1, f"augment.crop-area is {low} {high}; give 0 < smallest <= largest <= 1")
         low, high = self.crop_ratio
-        _require(0 < low <= high, f"augment.crop-ratio is {low} {high}; give 0 < smallest <= largest")
-        _require_share("augment.flip", self.flip)
-        _require_share("augment.mixup-probability", self.mixup_probability)
-        _require_positive("augment.repeats", self.repeats)
-        _require_share("augment.erase", self.erase)
+        require(0 < low <= high, f"augment.crop-ratio is {low} {high}; give 0 < smallest <= largest")
+        require_share("augment.flip", self.flip)
+        require_share("augment.mixup-probability", self.mixup_probability)
+        require_positive("augment.repeats", self.repeats)
+        require_share("augment.erase", self.erase)
         low, high = self.erase_area
-        _require(0 < low <= high <= 1, f"augment.erase-area is {low} {high}; give 0 < smallest <= largest <= 1")
-        _require_share("augment.cutmix-switch", self.cutmix_switch)
+        require(0 < low <= high <= 1, f"augment.erase-area is {low} {high}; give 0 < smallest <= largest <= 1")
+        require_share("augment.cutmix-switch", self.cutmix_switch)
         for name, alpha in (("mixup-alpha", self.mixup_alpha), ("cutmix-alpha", self.cutmix_alpha)):
-            _require(alpha >= 0, f"augment.{name} is {alpha}; give 0 or more")
+            require(alpha >= 0, f"augment.{name} is {alpha}; give 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,8 +198,8 @@ class AudioConfig:
     def __post_init__(self) -> None:
         for name in ("time_masks", "time_mask_columns", "frequency_masks", "frequency_mask_bins"):
             value = getattr(self, name)
-            _require(value >= 0, f"audio.{name.replace('_', '-')} is {value}; give 0 or more")
-        _require_share("audio.mask-share", self.mask_share)
+            require(value >= 0, f"audio.{name.replace('_', '-')} is {value}; give 0 or more")
+        require_share("audio.mask-share", self.mask_share)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,8 +212,8 @@ class BatchConfig:
     """Clips per worker and forward pass."""
 
     def __post_init__(self) -> None:
-        _require_positive("batch.global-batch", self.global_batch)
-        _require_positive("batch.micro-batch", self.micro_batch)
+        require_positive("batch.global-batch", self.global_batch)
+        require_positive("batch.micro-batch", self.micro_batch)
 
     def accumulation(self, num_workers: int) -> int:
         """Forward passes per update of each worker; `UserError` unless the batches divide evenly."""
@@ -279,32 +267,32 @@ class OptimConfig:
     """What to do when a loss is not finite: stop the run, or leave the micro batch out and go on."""
 
     def __post_init__(self) -> None:
-        _require_positive("optim.epochs", self.epochs)
-        _require_positive("optim.base-lr", self.base_lr)
-        _require(
+        require_positive("optim.epochs", self.epochs)
+        require_positive("optim.base-lr", self.base_lr)
+        require(
             0 <= self.min_lr <= self.base_lr, f"optim.min-lr {self.min_lr} is not between 0 and base-lr {self.base_lr}"
         )
-        _require(
+        require(
             0 <= self.warmup_epochs <= self.epochs,
             f"optim.warmup-epochs {self.warmup_epochs} is more than optim.epochs {self.epochs}; lower it",
         )
-        _require(0 < self.layer_decay <= 1, f"optim.layer-decay is {self.layer_decay}; give 0 < decay <= 1")
-        _require(all(0 <= beta < 1 for beta in self.betas), f"optim.betas are {self.betas}; give two numbers in [0, 1)")
-        _require(0 <= self.momentum < 1, f"optim.momentum is {self.momentum}; give 0 <= momentum < 1")
-        _require(0 < self.drop_factor < 1, f"optim.drop-factor is {self.drop_factor}; give 0 < factor < 1")
+        require(0 < self.layer_decay <= 1, f"optim.layer-decay is {self.layer_decay}; give 0 < decay <= 1")
+        require(all(0 <= beta < 1 for beta in self.betas), f"optim.betas are {self.betas}; give two numbers in [0, 1)")
+        require(0 <= self.momentum < 1, f"optim.momentum is {self.momentum}; give 0 <= momentum < 1")
+        require(0 < self.drop_factor < 1, f"optim.drop-factor is {self.drop_factor}; give 0 < factor < 1")
         drops = self.drop_epochs
-        _require(
+        require(
             all(before < after for before, after in itertools.pairwise((0, *drops))),
             f"optim.drop-epochs are {drops}; give growing numbers from 1",
         )
-        _require(
+        require(
             self.schedule != "steps" or bool(drops),
             "optim.schedule is steps, but there are no steps; give --optim.drop-epochs, or --optim.schedule cosine",
         )
-        _require_share("optim.label-smoothing", self.label_smoothing)
-        _require(self.weight_decay >= 0, f"optim.weight-decay is {self.weight_decay}; give 0 or more")
-        _require(self.clip_grad >= 0, f"optim.clip-grad is {self.clip_grad}; give 0 or more")
-        _require(0 <= self.ema_decay < 1, f"optim.ema-decay is {self.ema_decay}; give 0 <= decay < 1")
+        require_share("optim.label-smoothing", self.label_smoothing)
+        require(self.weight_decay >= 0, f"optim.weight-decay is {self.weight_decay}; give 0 or more")
+        require(self.clip_grad >= 0, f"optim.clip-grad is {self.clip_grad}; give 0 or more")
+        require(0 <= self.ema_decay < 1, f"optim.ema-decay is {self.ema_decay}; give 0 <= decay < 1")
 
     def peak_lr(self, global_batch: int) -> float:
         return self.base_lr * global_batch / 256
@@ -341,20 +329,20 @@ class ScaleConfig:
     checkpoint. Until the first update is done, three times as long."""
 
     def __post_init__(self) -> None:
-        _require_positive("scale.num-workers", self.num_workers)
-        _require_positive("scale.cpus-per-worker", self.cpus_per_worker)
-        _require_positive("scale.start-timeout-s", self.start_timeout_s)
-        _require_positive("scale.hang-timeout-s", self.hang_timeout_s)
-        _require(
+        require_positive("scale.num-workers", self.num_workers)
+        require_positive("scale.cpus-per-worker", self.cpus_per_worker)
+        require_positive("scale.start-timeout-s", self.start_timeout_s)
+        require_positive("scale.hang-timeout-s", self.hang_timeout_s)
+        require(
             self.precision == "float32" or self.zero_stage > 0,
             f"scale.zero-stage 0 does not go with scale.precision {self.precision}; use --scale.zero-stage 1 or 2, or "
             "--scale.precision float32",
         )
-        _require(
+        require(
             not self.offload_optimizer or self.zero_stage > 0,
             "scale.offload-optimizer does not go with scale.zero-stage 0; use --scale.zero-stage 1, 2 or 3",
         )
-        _require(self.max_failures >= 0, f"scale.max-failures is {self.max_failures}; give 0 or more")
+        require(self.max_failures >= 0, f"scale.max-failures is {self.max_failures}; give 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -373,10 +361,10 @@ class TestConfig:
     """Clips, with all their views, per forward pass."""
 
     def __post_init__(self) -> None:
-        _require_positive("test.temporal-views", self.temporal_views)
+        require_positive("test.temporal-views", self.temporal_views)
         if self.num_workers is not None:
-            _require_positive("test.num-workers", self.num_workers)
-        _require_positive("test.clips-per-batch", self.clips_per_batch)
+            require_positive("test.num-workers", self.num_workers)
+        require_positive("test.clips-per-batch", self.clips_per_batch)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -411,14 +399,14 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         self.batch.accumulation(self.scale.num_workers)
-        _require_positive("log-every", self.log_every)
-        _require_positive("validate-every", self.validate_every)
-        _require_positive("keep-checkpoints", self.keep_checkpoints)
-        _require_positive("checkpoint-retry-s", self.checkpoint_retry_s)
+        require_positive("log-every", self.log_every)
+        require_positive("validate-every", self.validate_every)
+        require_positive("keep-checkpoints", self.keep_checkpoints)
+        require_positive("checkpoint-retry-s", self.checkpoint_retry_s)
         if self.checkpoint_every is not None:
-            _require_positive("checkpoint-every", self.checkpoint_every)
+            require_positive("checkpoint-every", self.checkpoint_every)
         if self.name is not None:
-            _require(
+            require(
                 bool(self.name) and "/" not in self.name and not self.name.startswith("."),
                 f"name is '{self.name}'; use a plain folder name",
             )
@@ -434,13 +422,13 @@ class RunConfig:
         experts = spec_of(self.model).experts
         given = self.weights.given()
         for expert in given:
-            _require(
+            require(
                 expert in experts,
                 f"weights.{expert} is '{given[expert]}', but {self.model.name} has the experts {list(experts)}; "
                 f"leave --weights.{expert} away",
             )
         for expert in experts:
-            _require(
+            require(
                 expert in given or self.weights.network is not None or trains_experts(self.model),
                 f"weights.{expert} is not given and the experts are frozen: an untrained expert would stay untrained. "
                 f"Give --weights.{expert} FILE, or train it (--model.train-experts True), or say "

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from cast_ray.config import RunConfig
+from cast_ray.configuration import flat_settings
 from cast_ray.errors import UserError
 from cast_ray.labels import LabelMap
 from cast_ray.training.checkpoint import CheckpointState
@@ -28,6 +28,8 @@ FREE = {
     "data.max_unreadable",
     "data.clips_per_task",
     "data.cpus_per_decode",
+    "data.decode_time_limit_s",
+    "data.tasks_per_decoder",
 }
 """Settings, or groups of them, that may change between two parts of a run."""
 
@@ -56,16 +58,8 @@ def check_continues(state: CheckpointState, config: RunConfig, label_map: LabelM
 
 def _settings(config: dict[str, Any]) -> dict[str, Any]:
     """The settings that must not change, flat: `optim.epochs` and so on."""
-    flat = dict(_flat(config))
+    flat = dict(flat_settings(config))
     return {name: value for name, value in flat.items() if name not in FREE and name.split(".")[0] not in FREE}
-
-
-def _flat(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in config.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _flag(name: str) -> str:
