@@ -22,8 +22,8 @@ import tyro
 from rich.console import Console
 
 from cast_ray.command_line import parse
-from cast_ray.data.catalog.entries import refuse
 from cast_ray.data.catalog.layouts import Layout, count_remark, read_layout
+from cast_ray.data.catalog.source import on_skip, say
 from cast_ray.data.catalog.splits import split_remarks
 from cast_ray.data.media import MediaFormat
 from cast_ray.errors import UserError, run_as_command
@@ -63,15 +63,11 @@ def main() -> None:
     """Read the annotations, prepare, tell."""
     job = parse(Job, Job(layout=tyro.MISSING, data=tyro.MISSING, output=tyro.MISSING), description=__doc__ or "")
     console = Console()
-
-    def say(kind: str, sentence: str) -> None:
-        console.print(f"{kind}: {sentence}", soft_wrap=True, highlight=False, markup=False)
-
-    on_skip = (lambda report: say("left out", report)) if job.leave_out else refuse
-    manifest = read_layout(job.layout, job.data, job.annotations, split=job.split, on_skip=on_skip)
+    leaving_out = on_skip(console, leave_out=job.leave_out)
+    manifest = read_layout(job.layout, job.data, job.annotations, split=job.split, on_skip=leaving_out)
     for remark in (count_remark(job.layout, manifest, split=job.split), *split_remarks(manifest)):
         if remark is not None:
-            say("note", remark)
+            say(console, "note", remark)
     output = job.output if "://" in job.output else str(Path(job.output).expanduser().absolute())
 
     # Imported late, so that --help, a wrong flag and a missing folder answer at once.
@@ -80,7 +76,7 @@ def main() -> None:
     from cast_ray.data.prepare import check_cores, prepare
 
     check_cores(job.cpus_per_task, may_grow=not connect(worker_logs=job.worker_logs), console=console)
-    say("data", f"{len(manifest.clips):,} clips, to {output}")
+    say(console, "data", f"{len(manifest.clips):,} clips, to {output}")
     done = prepare(
         manifest,
         output,

@@ -11,7 +11,7 @@ from rich.console import Console
 from cast_ray.data.catalog.entries import OnSkip, refuse
 from cast_ray.errors import UserError
 
-__all__ = ["SourceFlags", "say"]
+__all__ = ["SourceFlags", "on_skip", "say"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,12 @@ class SourceFlags:
 
     def on_skip(self, console: Console) -> OnSkip:
         """What to do with clips that cannot be used: say so and go on with --leave-out, else stop."""
-        return (lambda sentence: say(console, "left out", sentence)) if self.leave_out else refuse
+        return on_skip(console, leave_out=self.leave_out)
+
+
+def on_skip(console: Console, *, leave_out: bool) -> OnSkip:
+    """What to do with clips that cannot be used: say so and go on without them, or stop."""
+    return (lambda sentence: say(console, "left out", sentence)) if leave_out else refuse
 
 
 def say(console: Console, kind: str, sentence: str) -> None:
