@@ -5,16 +5,17 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
 
 from cast_ray.errors import UserError
 
-__all__ = ["parse"]
+__all__ = ["parse", "subcommand"]
 
 Settings = TypeVar("Settings")
+Command = TypeVar("Command")
 
 
 def parse(
@@ -41,6 +42,20 @@ def parse(
     given = sys.argv[1:] if arguments is None else list(arguments)
     _check_flags(given, sorted(["--help", *_flags(settings)]))
     return tyro.cli(settings, default=default, description=description, args=given, prog=program)
+
+
+def subcommand(group: str, arguments: Sequence[str], commands: Mapping[str, Command], usage: str) -> Command | None:
+    """What does the command that the first word of `cast-ray GROUP ARGUMENTS` names; None if help was wanted and shown.
+
+    Raises:
+        UserError: there is no such command.
+    """
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(usage, end="")  # noqa: T201
+        return None
+    if arguments[0] not in commands:
+        raise UserError(f"unknown command '{group} {arguments[0]}'; use one of {sorted(commands)}")
+    return commands[arguments[0]]
 
 
 def _flags(settings: Any, prefix: str = "") -> Iterator[str]:

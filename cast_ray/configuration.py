@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cast_ray.command_line import parse
+from cast_ray.command_line import parse, subcommand
 from cast_ray.config import RunConfig
 from cast_ray.errors import UserError
 from cast_ray.recipes import RECIPES
@@ -58,12 +58,8 @@ def main(arguments: list[str]) -> int:
         UserError: an unknown command or flag, or a configuration that cannot be read.
     """
     commands: dict[str, Callable[[list[str]], int]] = {"diff": _diff}
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(USAGE, end="")  # noqa: T201
-        return 0
-    if arguments[0] not in commands:
-        raise UserError(f"unknown command 'config {arguments[0]}'; use one of {sorted(commands)}")
-    return commands[arguments[0]](arguments[1:])
+    run = subcommand("config", arguments, commands, USAGE)
+    return 0 if run is None else run(arguments[1:])
 
 
 def _diff(arguments: list[str]) -> int:

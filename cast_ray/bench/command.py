@@ -11,7 +11,7 @@ from typing import Any, Literal
 import tyro
 from rich.console import Console
 
-from cast_ray.command_line import parse
+from cast_ray.command_line import parse, subcommand
 from cast_ray.errors import UserError
 
 __all__ = ["main"]
@@ -82,13 +82,10 @@ class Model:
 
 def main(arguments: list[str]) -> int:
     """Run `cast-ray bench ARGUMENTS`; returns the exit status, 1 if nothing could be measured."""
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(USAGE, end="")  # noqa: T201
+    measure = subcommand("bench", arguments, {"model": _model, "data": _data}, USAGE)
+    if measure is None:
         return 0
-    commands = {"model": _model, "data": _data}
-    if arguments[0] not in commands:
-        raise UserError(f"unknown command 'bench {arguments[0]}'; use one of {list(commands)}")
-    report, measured = commands[arguments[0]](arguments[1:], Console(stderr=True))
+    report, measured = measure(arguments[1:], Console(stderr=True))
     print(json.dumps(report, indent=2))  # noqa: T201
     return 0 if measured else 1
 

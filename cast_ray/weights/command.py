@@ -12,7 +12,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from cast_ray.command_line import parse
+from cast_ray.command_line import parse, subcommand
 from cast_ray.errors import UserError
 from cast_ray.models.spec import AUDIO, SPATIAL, TEMPORAL
 from cast_ray.weights.known import KNOWN, KnownWeights
@@ -72,12 +72,8 @@ def main(arguments: list[str]) -> int:
         UserError: an unknown command or flag, or weights that cannot be found, fetched or read.
     """
     commands: dict[str, Callable[[list[str]], int]] = {"fetch": _fetch, "show": _show, "list": _list}
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(USAGE, end="")  # noqa: T201
-        return 0
-    if arguments[0] not in commands:
-        raise UserError(f"unknown command 'weights {arguments[0]}'; use one of {sorted(commands)}")
-    return commands[arguments[0]](arguments[1:])
+    run = subcommand("weights", arguments, commands, USAGE)
+    return 0 if run is None else run(arguments[1:])
 
 
 def _fetch(arguments: list[str]) -> int:
