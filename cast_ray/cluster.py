@@ -8,12 +8,13 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
 from cast_ray.config import RunConfig
 from cast_ray.errors import UserError
 
-__all__ = ["call_task", "check_room", "connect", "get", "raise_user_error"]
+__all__ = ["call_task", "check_room", "connect", "get", "needs", "on_this_node", "raise_user_error"]
 
 Result = TypeVar("Result")
 
@@ -53,6 +54,11 @@ def connect(*, worker_logs: bool = False) -> bool:
     return address == "local"
 
 
+def on_this_node() -> NodeAffinitySchedulingStrategy:
+    """Keeps an actor on the machine of this process: what the driver cannot do without must not go with another one."""
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+
+
 def call_task(function: Callable[..., Result], *arguments: Any) -> Result:
     """Run `function` as a Ray task and wait for it; a `UserError` in it, or in a task below it, is raised as such.
 
@@ -80,21 +86,40 @@ def raise_user_error(error: BaseException) -> None:
         behind = getattr(behind, "cause", None) or getattr(behind, "_base_exc", None) or behind.__cause__
 
 
+def needs(config: RunConfig) -> dict[str, float]:
+    """Cores and GPUs without which a run cannot go on, by Ray's names: its workers, and one decoder."""
+    scale = config.scale
+    workers = scale.min_workers or max(scale.num_workers, config.predictors)
+    cores = {"CPU": workers * scale.cpus_per_worker + config.data.cpus_per_decode}
+    return cores | ({"GPU": float(workers)} if scale.use_gpu else {})
+
+
+def _largest() -> dict[str, float] | None:
+    """What a cluster that scales itself can grow to, by Ray's names; None: it does not, or it is not known."""
+    from ray._private.state import state
+
+    return state.get_max_resources_from_cluster_config()
+
+
 def check_room(config: RunConfig, *, may_grow: bool, console: Console) -> None:
     """Compare what the run needs with what the cluster has.
 
     Raises:
         UserError: it does not fit and the cluster cannot grow.
     """
-    scale, workers = config.scale, max(config.scale.num_workers, config.predictors)
-    needs = {"CPU": workers * scale.cpus_per_worker + config.data.cpus_per_decode}
-    if scale.use_gpu:
-        needs["GPU"] = float(workers)
-    has = ray.cluster_resources()
-    short = {name: amount for name, amount in needs.items() if has.get(name, 0) < amount}
+    scale, has = config.scale, ray.cluster_resources()
+    short = {name: amount for name, amount in needs(config).items() if has.get(name, 0) < amount}
     if not short:
         return
     text = ", ".join(f"{amount:g} {name} (it has {has.get(name, 0):g})" for name, amount in short.items())
+    most = _largest() if may_grow else None
+    never = {name: amount for name, amount in short.items() if most is not None and most.get(name, 0) < amount}
+    if most is not None and never:
+        limits = ", ".join(f"{amount:g} {name} (at most {most.get(name, 0):g})" for name, amount in never.items())
+        raise UserError(
+            f"the run needs {limits}, more than the cluster can ever have; lower --scale.num-workers or "
+            "--scale.cpus-per-worker, or raise max_workers of its node types"
+        )
     if not may_grow:
         raise UserError(
             f"the run needs {text} on this machine; lower --scale.num-workers or --scale.cpus-per-worker, use --small "

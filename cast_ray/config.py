@@ -20,6 +20,7 @@ from cast_ray.settings.data import AudioConfig, AugmentConfig, DataConfig
 from cast_ray.settings.network import ModelConfig, WeightsConfig
 from cast_ray.settings.optimisation import BatchConfig, OptimConfig
 from cast_ray.settings.scale import ScaleConfig, TestConfig
+from cast_ray.settings.tracking import TrackingConfig
 
 __all__ = [
     "AudioConfig",
@@ -31,6 +32,7 @@ __all__ = [
     "RunConfig",
     "ScaleConfig",
     "TestConfig",
+    "TrackingConfig",
     "WeightsConfig",
 ]
 
@@ -64,9 +66,13 @@ class RunConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     scale: ScaleConfig = field(default_factory=ScaleConfig)
     test: TestConfig = field(default_factory=TestConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def __post_init__(self) -> None:
-        self.batch.accumulation(self.scale.num_workers)
+        if self.scale.min_workers is None:
+            self.batch.accumulation(self.scale.num_workers)
+        else:
+            _ = self.batch.micro_batches_per_step  # any number of workers will do, with some padding
         require_positive("log-every", self.log_every)
         require_positive("validate-every", self.validate_every)
         require_positive("keep-checkpoints", self.keep_checkpoints)

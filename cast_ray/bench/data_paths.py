@@ -157,7 +157,12 @@ def _plan(job: DataJob, *, repeats: bool = False) -> PassPlan:
     from cast_ray.data.pipeline import PassPlan
 
     order = EpochPlan(
-        num_clips=len(job.files), seed=0, micro_batch=job.batch, accumulation=1, world_size=1, shuffle=not repeats
+        num_clips=len(job.files),
+        seed=0,
+        micro_batch=job.batch,
+        micro_batches_per_step=1,
+        world_size=1,
+        shuffle=not repeats,
     )
     clips = 2 * MOST_CLIPS_PER_SECOND * job.seconds
     epochs = None if repeats else -(-int(clips) // len(job.files))

@@ -3,12 +3,14 @@
 One epoch is a permutation of the clips, each `repeats` times in a row (repeated augmentation, arXiv 1901.09335), cut
 into global batches; a global batch is cut into micro batches of consecutive clips. Micro batch m of a step goes to rank
 m % world_size as its accumulation m // world_size. The cut does not know the world size, so runs with other numbers of
-workers see the same micro batches in the same order as long as the global batch and the micro batch keep their sizes.
+workers see the same micro batches in the same order as long as the global batch and the micro batch keep their sizes;
+where the workers do not divide them evenly, the last ones of a step get micro batches of padding.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -21,7 +23,8 @@ from cast_ray.data.randomness import rng_for
 __all__ = ["PADDING", "EpochPlan", "MicroBatch", "Position"]
 
 PADDING = -1
-"""Stands for "no clip" in the last global batch of an epoch, so that all ranks have equally many batches."""
+"""Stands for "no clip", at the end of an epoch and where workers do not divide a step's micro batches evenly, so that
+all ranks have equally many batches."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +55,8 @@ class EpochPlan:
     seed: int
     micro_batch: int
     """Clips per worker and pass."""
-    accumulation: int
-    """Micro batches per worker and step."""
+    micro_batches_per_step: int
+    """Micro batches of a global batch, which the workers divide among themselves."""
     world_size: int
     """Training workers."""
     shuffle: bool = True
@@ -62,14 +65,25 @@ class EpochPlan:
     """Times that each clip comes per epoch, one after the other."""
 
     def __post_init__(self) -> None:
-        for name in ("num_clips", "micro_batch", "accumulation", "world_size", "repeats"):
+        for name in ("num_clips", "micro_batch", "micro_batches_per_step", "world_size", "repeats"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, must be at least 1")
 
     @property
     def global_batch(self) -> int:
         """Clips per step over all workers."""
-        return self.micro_batch * self.accumulation * self.world_size
+        return self.micro_batch * self.micro_batches_per_step
+
+    @property
+    def accumulation(self) -> int:
+        """Micro batches per worker and step, those of padding too."""
+        return -(-self.micro_batches_per_step // self.world_size)
+
+    @property
+    def loss_weight(self) -> float:
+        """Factor on every micro batch's loss, so that the mean over accumulation and workers, which is taken over
+        padding too, is the mean over the micro batches; 1 where the workers divide them evenly."""
+        return self.accumulation * self.world_size / self.micro_batches_per_step
 
     @property
     def rows_per_epoch(self) -> int:
@@ -97,15 +111,16 @@ class EpochPlan:
                     yield MicroBatch(step, accumulation, rank, clips[place], views[place])
 
     def _step(self, epoch: int, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Clips and views of one global batch, both [accumulation, world_size, micro_batch]."""
+        """Clips and views of one global batch with its padding, both [accumulation, world_size, micro_batch]."""
         if not 0 <= step < self.steps_per_epoch:
             raise ValueError(f"step is {step}, must be in [0, {self.steps_per_epoch})")
         order = _permutation(self.num_clips, self.seed, epoch) if self.shuffle else np.arange(self.num_clips)
-        rows = np.arange(step * self.global_batch, (step + 1) * self.global_batch)
-        missing = rows >= self.rows_per_epoch
+        shape = self.accumulation, self.world_size, self.micro_batch
+        places = np.arange(math.prod(shape))
+        rows = step * self.global_batch + places
+        missing = (rows >= self.rows_per_epoch) | (places >= self.global_batch)
         clips = np.where(missing, PADDING, order[np.minimum(rows // self.repeats, self.num_clips - 1)])
         views = np.where(missing, 0, rows % self.repeats)
-        shape = self.accumulation, self.world_size, self.micro_batch
         return clips.reshape(shape), views.reshape(shape)
 
 

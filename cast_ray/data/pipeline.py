@@ -12,6 +12,7 @@ every row carries its place in the order and `expect_rows` stops the run if a ro
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -62,6 +63,10 @@ class PassPlan:
     """Epochs of the whole run; None: every execution is the same single epoch, as for validation."""
     clips_per_task: int
 
+    def for_workers(self, world_size: int) -> PassPlan:
+        """The same micro batches and steps, divided among another number of workers."""
+        return dataclasses.replace(self, order=dataclasses.replace(self.order, world_size=world_size))
+
     @property
     def batches_per_task(self) -> int:
         """Micro batches of one rank that one task decodes."""
@@ -72,7 +77,8 @@ class PassPlan:
         """Epochs that one execution covers."""
         if self.epochs is None:
             return 1
-        rows = self.order.steps_per_epoch * self.order.global_batch  # with padding
+        order = self.order
+        rows = order.steps_per_epoch * order.accumulation * order.world_size * order.micro_batch  # with padding
         tasks_per_epoch = -(-rows // (self.batches_per_task * self.order.micro_batch))
         return max(1, min(self.epochs, TASKS_PER_PASS // tasks_per_epoch))
 

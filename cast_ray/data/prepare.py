@@ -15,7 +15,7 @@ import ray
 from ray.actor import ActorHandle
 from rich.console import Console
 
-from cast_ray.cluster import get
+from cast_ray.cluster import get, on_this_node
 from cast_ray.data.ingest import stored_clips
 from cast_ray.data.manifest import Clip, Manifest
 from cast_ray.data.media import MediaFormat, StoredClip
@@ -288,7 +288,7 @@ def _shards(
         retry_exceptions=[OSError],
         scheduling_strategy="SPREAD",
     )(_make_shard)
-    board = ray.remote(num_cpus=0)(_Board).remote()
+    board = ray.remote(num_cpus=0, scheduling_strategy=on_this_node())(_Board).remote()
     rows: dict[str, pa.Table] = {}
     deadly: dict[str, frozenset[str]] = {}
     running: dict[ray.ObjectRef, ShardPlan] = {}

@@ -1,4 +1,4 @@
-"""How a preparation shows how far it is: a bar on a terminal, a line now and then in a log."""
+"""How a preparation or an evaluation shows how far it is: a bar on a terminal, a line now and then in a log."""
 
 from __future__ import annotations
 
@@ -22,12 +22,18 @@ class ClipProgress:
     """
 
     def __init__(
-        self, console: Console, total: int, *, there: int = 0, clock: Callable[[], float] = time.monotonic
+        self,
+        console: Console,
+        total: int,
+        *,
+        there: int = 0,
+        what: str = "data",
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Of `total` clips `there` were done by an earlier run, and do not count in the rate."""
-        self._console, self._total, self._there, self._clock = console, total, there, clock
+        """Of `total` clips `there` were done by an earlier run, and do not count in the rate; `what` begins lines."""
+        self._console, self._total, self._there, self._clock, self._what = console, total, there, clock, what
         self._bar = Progress(
-            TextColumn("data:"),
+            TextColumn(f"{what}:"),
             BarColumn(),
             TextColumn("{task.fields[text]}"),
             console=console,
@@ -55,7 +61,7 @@ class ClipProgress:
         waited = now - self._logged
         another_part = done - self._logged_done >= LOG_SHARE * self._total and waited >= LOG_AT_MOST_EVERY_S
         if (waited >= LOG_EVERY_S or another_part) and not self._console.is_terminal:
-            self._console.print(f"data: {text}", soft_wrap=True, highlight=False)
+            self._console.print(f"{self._what}: {text}", soft_wrap=True, highlight=False)
             self._logged, self._logged_done = now, done
 
     def _text(self, done: int, seconds: float) -> str:

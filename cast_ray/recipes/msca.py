@@ -54,5 +54,5 @@ def msca() -> RunConfig:
         ),
         # The authors train in float32; see docs/deviations.md.
         scale=ScaleConfig(num_workers=2, use_gpu=True, precision="bf16", zero_stage=1),
-        test=TestConfig(temporal_views=10, spatial_crops=3),
+        test=TestConfig(temporal_views=10, spatial_crops=3, view_mean="logits"),
     )

@@ -25,6 +25,16 @@ class BatchConfig:
         require_positive("batch.global-batch", self.global_batch)
         require_positive("batch.micro-batch", self.micro_batch)
 
+    @property
+    def micro_batches_per_step(self) -> int:
+        """Forward passes per update over all workers; `UserError` unless the micro batch divides the global one."""
+        if self.global_batch % self.micro_batch:
+            raise UserError(
+                f"batch.global-batch {self.global_batch} does not divide by batch.micro-batch {self.micro_batch}; "
+                "change one of them"
+            )
+        return self.global_batch // self.micro_batch
+
     def accumulation(self, num_workers: int) -> int:
         """Forward passes per update of each worker; `UserError` unless the batches divide evenly."""
         per_pass = self.micro_batch * num_workers

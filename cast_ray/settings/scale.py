@@ -7,7 +7,10 @@ from typing import Literal
 
 from cast_ray.checks import require, require_positive
 
-__all__ = ["ScaleConfig", "TestConfig"]
+__all__ = ["ScaleConfig", "TestConfig", "ViewMean"]
+
+ViewMean = Literal["probabilities", "logits"]
+"""What is averaged over a clip's views."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +19,12 @@ class ScaleConfig:
 
     num_workers: int = 16
     """Training processes; one per GPU."""
+    min_workers: int | None = None
+    """Workers with which the run goes on when machines are lost, until there are others; None: it waits for
+    num_workers."""
+    resize_every_s: float = 60.0
+    """With min_workers: seconds between two looks whether there are machines for more workers. All workers then start
+    anew from the latest checkpoint."""
     use_gpu: bool = True
     """Train on GPUs; False means CPU cores."""
     cpus_per_worker: float = 4.0
@@ -39,6 +48,11 @@ class ScaleConfig:
 
     def __post_init__(self) -> None:
         require_positive("scale.num-workers", self.num_workers)
+        require(
+            self.min_workers is None or 1 <= self.min_workers <= self.num_workers,
+            f"scale.min-workers is {self.min_workers}; give a number from 1 to scale.num-workers {self.num_workers}",
+        )
+        require_positive("scale.resize-every-s", self.resize_every_s)
         require_positive("scale.cpus-per-worker", self.cpus_per_worker)
         require_positive("scale.start-timeout-s", self.start_timeout_s)
         require_positive("scale.hang-timeout-s", self.hang_timeout_s)
@@ -64,6 +78,8 @@ class TestConfig:
     """Views along time."""
     spatial_crops: Literal[1, 3] = 3
     """Views along the longer side of the frame: the centre, or left / centre / right."""
+    view_mean: ViewMean = "probabilities"
+    """What is averaged over a clip's views: probabilities, as most do, or the scores before the softmax."""
     num_workers: int | None = None
     """Model replicas that predict in parallel; None: as many as there were training workers."""
     clips_per_batch: int = 4

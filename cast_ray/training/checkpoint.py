@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FILES",
+    "STATE_FILE",
     "CheckpointState",
     "SavedRun",
     "fetch_state",
@@ -42,6 +43,7 @@ __all__ = [
     "read_history",
     "read_run",
     "read_state",
+    "state_at",
     "write_checkpoint",
 ]
 
@@ -129,8 +131,13 @@ def read_state(folder: Path) -> CheckpointState:
 
 def fetch_state(checkpoint: ray.train.Checkpoint) -> CheckpointState:
     """The state of a checkpoint anywhere, without its tensors."""
-    with checkpoint.filesystem.open_input_stream(f"{checkpoint.path}/{STATE_FILE}") as source:
-        return _parse_state(source.read(), checkpoint.path)
+    return state_at(checkpoint.filesystem, checkpoint.path)
+
+
+def state_at(storage: pafs.FileSystem, folder: str) -> CheckpointState:
+    """As `fetch_state`, of a folder on a storage; Ray is not needed."""
+    with storage.open_input_stream(f"{folder}/{STATE_FILE}") as source:
+        return _parse_state(source.read(), folder)
 
 
 def _parse_state(text: bytes, where: str) -> CheckpointState:

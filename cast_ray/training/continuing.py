@@ -23,6 +23,7 @@ FREE = {
     "optim.on_bad_loss",
     "scale",
     "test",
+    "tracking",
     "model.checkpoint_activations",
     "weights",  # compared by the fingerprint of their bytes
     "data.max_unreadable",

@@ -2,6 +2,8 @@
 
 Ray Train lists the checkpoints that it knows in `checkpoint_manager_snapshot.json`. It writes the list in place, so
 that a kill at the wrong moment leaves a damaged one, and it deletes a folder only after it has left the list.
+
+Ray takes seconds to import, and who only looks for a checkpoint to predict with does not need it.
 """
 
 from __future__ import annotations
@@ -10,14 +12,12 @@ import json
 from contextlib import suppress
 
 import pyarrow.fs as pafs
-import ray
 
 from cast_ray.data.order import Position
 from cast_ray.data.storage import filesystem, written_whole
 from cast_ray.errors import UserError
-from cast_ray.training.checkpoint import FILES, CheckpointState, fetch_state
+from cast_ray.training.checkpoint import FILES, CheckpointState, fetch_state, state_at
 from cast_ray.training.metrics import score
-from cast_ray.training.saving import SCORE, UNSCORED
 
 __all__ = ["complete_checkpoints", "data_position", "latest_position", "mend_list", "remove_leftovers"]
 
@@ -27,6 +27,8 @@ PREFIX = "checkpoint_"
 
 def latest_position(folder: str) -> Position:
     """Where a run's latest checkpoint stands; the beginning if there is none."""
+    import ray.train
+
     try:
         checkpoint = ray.train.Result.from_path(folder).checkpoint
     except RuntimeError:  # Ray's way of saying that there is no run yet
@@ -63,7 +65,7 @@ def complete_checkpoints(storage: pafs.FileSystem, root: str) -> dict[str, Check
     for name in _folders(storage, root):
         with suppress(UserError):  # damaged
             if _is_complete(storage, f"{root}/{name}"):
-                states[name] = fetch_state(ray.train.Checkpoint(f"{root}/{name}", filesystem=storage))
+                states[name] = state_at(storage, f"{root}/{name}")
     return states
 
 
@@ -106,6 +108,10 @@ def _is_complete(storage: pafs.FileSystem, folder: str) -> bool:
 
 def _list_of(states: dict[str, CheckpointState]) -> dict[str, object]:
     """What Ray's list looks like, from checkpoints by folder name, oldest first (Ray 2.60)."""
+    import ray
+
+    from cast_ray.training.saving import SCORE, UNSCORED
+
     scores = {name: score(state.validation) if state.validation else UNSCORED for name, state in states.items()}
     rows = [
         {"version": 0, "checkpoint_dir_name": name, "metrics": {SCORE: scores[name], **states[name].validation}}

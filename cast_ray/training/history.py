@@ -1,15 +1,18 @@
-"""What a worker puts into the run's history; the rows are described in `cast_ray.training.progress`."""
+"""What a worker puts into the run's history; the rows are described in `cast_ray.watching.rows`."""
 
 from __future__ import annotations
 
+import dataclasses
+import time
 from contextlib import suppress
+from typing import Any
 
 import ray
 from ray.actor import ActorHandle
 
 from cast_ray.training.agreement import gather
 from cast_ray.training.meter import Interval
-from cast_ray.training.progress import Row
+from cast_ray.watching.rows import Row
 
 __all__ = ["RunLog"]
 
@@ -26,12 +29,20 @@ class RunLog:
     def __init__(self, rank: int, board: ActorHandle, rows: list[Row]) -> None:
         self._rank = rank
         self._board = board
+        self._reached: set[str] = set()
         self.rows = rows
 
-    def post(self, row: Row) -> None:
-        """Keep and show a row; on other ranks than 0 nothing happens."""
+    def post(self, row: Row, **only_shown: Any) -> None:
+        """Keep and show a row, the latter with more fields; on other ranks than 0 nothing happens."""
         if self._rank == 0:
             self.rows.append(row)
+            self._board.post.remote(row | only_shown)
+
+    def reached(self, milestone: str) -> None:
+        """Show, without keeping it, that a milestone of `cast_ray.watching.startup` is reached for the first time."""
+        if self._rank == 0 and milestone not in self._reached:
+            self._reached.add(milestone)
+            row = {"kind": "reached", "milestone": milestone, "at": time.time(), "step": self._last_step()}
             self._board.post.remote(row)
 
     def say(self, text: str, within_s: float | None = None) -> None:
@@ -54,7 +65,7 @@ class RunLog:
             rate: learning rate of the last update.
             grad_norm: of the last update.
         """
-        previous = next((row["step"] for row in reversed(self.rows) if row["kind"] == "step"), 0)
+        workers = [dataclasses.asdict(worker) for worker in interval.workers]
         self.post(
             {
                 "kind": "step",
@@ -66,8 +77,10 @@ class RunLog:
                 "data_wait": interval.data_wait,
                 "grad_norm": grad_norm,
                 "unreadable": interval.unreadable,
-                "seconds_left": interval.seconds / max(done - previous, 1) * (steps - done),
-            }
+                "seconds_left": interval.seconds / max(done - self._last_step(), 1) * (steps - done),
+            },
+            bad_clips=len({row["clip_id"] for row in self.rows if row["kind"] == "unreadable"}),
+            workers={name: [worker[name] for worker in workers] for name in workers[0]},
         )
 
     def unreadable(self, found: dict[str, str], epoch: int) -> None:
@@ -91,3 +104,7 @@ class RunLog:
     def skipped_in(self, epoch: int) -> int:
         """Micro batches left out up to here in an epoch: what every worker knows of the epoch it goes on in."""
         return sum(row["micro_batches"] for row in self.rows if row["kind"] == "skipped" and row["epoch"] == epoch)
+
+    def _last_step(self) -> int:
+        """Updates up to the last row about them; with every checkpoint there is one."""
+        return next((row["step"] for row in reversed(self.rows) if row["kind"] == "step"), 0)

@@ -10,7 +10,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, TypeVar
 
 import tyro
 from rich.console import Console
@@ -28,7 +28,10 @@ from cast_ray.recipes.small import small
 if TYPE_CHECKING:
     from cast_ray.data.manifest import Manifest
 
-__all__ = ["OfficialJob", "TrainingJob", "train_job"]
+__all__ = ["OfficialJob", "TrainingJob", "parse_job", "train_job"]
+
+
+Job = TypeVar("Job", bound="TrainingJob")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +97,7 @@ def train_job(job_type: type[TrainingJob], description: str | None, arguments: S
         UserError: bad input, found before training wherever possible.
         SystemExit: after --help, or when a flag's value cannot be read.
     """
-    job = _parse(job_type, description or "", sys.argv[1:] if arguments is None else arguments)
+    job = parse_job(job_type, description or "", sys.argv[1:] if arguments is None else arguments)
     if job.print_config:
         print(configuration_text(job.run), end="")  # noqa: T201
         return
@@ -111,8 +114,13 @@ def train_job(job_type: type[TrainingJob], description: str | None, arguments: S
     run(job.run, source, console=console, worker_logs=job.worker_logs)
 
 
-def _parse(job_type: type[TrainingJob], description: str, arguments: Sequence[str]) -> TrainingJob:
-    """The job's flags; first those that decide what the others change."""
+def parse_job(job_type: type[Job], description: str, arguments: Sequence[str]) -> Job:
+    """The job's flags; first those that decide what the others change.
+
+    Raises:
+        UserError: an unknown flag, or settings that contradict each other.
+        SystemExit: after --help, or when a flag's value cannot be read.
+    """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--config", default=job_type.recipe)
     first.add_argument("--small", action="store_true")

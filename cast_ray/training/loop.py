@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import ray.train
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from cast_ray.config import RunConfig
@@ -34,8 +35,9 @@ from cast_ray.training.stopping import worker_asked_to_end
 from cast_ray.training.validation import forward, labels_and_valid, validate
 from cast_ray.training.watchdog import Watchdog
 from cast_ray.training.worker import Worker, WorkerJob, make_watchdog, set_up
+from cast_ray.watching.startup import DATA, MODEL, STEP
 
-__all__ = ["TRAIN_SHARD", "train_worker"]
+__all__ = ["TRAIN_SHARD", "Epoch", "train_worker"]
 
 TRAIN_SHARD = "train"
 """Name under which the worker finds its shard of the training split."""
@@ -53,15 +55,17 @@ def train_worker(params: dict[str, Any]) -> dict[str, Any]:
         returned and not raised: all workers leave at the same point, and a raised one would be retried and shown with
         a stack trace.
     """
+    job: WorkerJob = params["job"].for_workers(dist.get_world_size())
     try:
-        with contextlib.closing(make_watchdog(params["job"])) as watchdog:
-            return _train(params["job"], watchdog)
+        with contextlib.closing(make_watchdog(job)) as watchdog:
+            return _train(job, watchdog)
     except UserError as error:
         return {"user_error": str(error)}
 
 
 def _train(job: WorkerJob, watchdog: Watchdog) -> dict[str, Any]:
     worker, start = set_up(job, watchdog)
+    worker.log.reached(MODEL)
     outcome: dict[str, Any] = {}
     # All workers get these two together. After any other error some may still wait for this one: no cleaning up then.
     try:
@@ -84,7 +88,7 @@ def _train_epochs(worker: Worker, start: Position) -> None:
     first = data_position(start, plan.order.steps_per_epoch)
     stream = iterate_run(shard, plan=plan, rank=worker.rank, start=first)
     for epoch in range(start.epoch, config.optim.epochs):
-        _Epoch(worker, epoch).train(stream, start.step if epoch == start.epoch else 0)
+        Epoch(worker, epoch).train(stream, start.step if epoch == start.epoch else 0)
         done = epoch + 1
         if done % config.validate_every == 0 or done == config.optim.epochs:
             validation = validate(worker, epoch)
@@ -109,7 +113,7 @@ def _save(worker: Worker, position: Position, validation: dict[str, float] | Non
     worker.saving.save(state, tensors, worker.log.rows, None if validation is None else score(validation))
 
 
-class _Epoch:
+class Epoch:
     """One epoch of one worker, or the rest of one."""
 
     def __init__(self, worker: Worker, epoch: int) -> None:
@@ -117,7 +121,7 @@ class _Epoch:
         self._epoch = epoch
         self._plan = plan = worker.job.train_plan.order
         self._meter = Meter(worker.strategy.device)
-        micro_batches = plan.steps_per_epoch * plan.accumulation * plan.world_size
+        micro_batches = plan.steps_per_epoch * plan.micro_batches_per_step
         policy = worker.job.config.optim.on_bad_loss
         self._bad_losses = BadLosses(policy, worker.log, epoch=epoch, micro_batches=micro_batches)
         self._unreadable = worker.log.unreadable_in(epoch, plan.steps_per_epoch)
@@ -131,10 +135,11 @@ class _Epoch:
         batches = itertools.islice(stream, (plan.steps_per_epoch - first_step) * plan.accumulation)
         for batch in self._meter.timed(batches):
             worker.watchdog.beat("training")
+            worker.log.reached(DATA)
             step = int(batch["step"][0])
             done = self._epoch * plan.steps_per_epoch + step + 1
             loss, counts = self._checked_loss(batch, step)
-            worker.strategy.step(loss, float(worker.learning_rates[done - 1]))
+            worker.strategy.step(loss * plan.loss_weight, float(worker.learning_rates[done - 1]))
             self._found |= unreadable_clips(batch)
             self._soundless |= broken_sounds(batch)
             clips = int((batch["clip"] != PADDING).sum()) if counts else 0
@@ -142,6 +147,7 @@ class _Epoch:
             self._meter.add(loss, rows=len(batch["clip"]), clips=clips, unreadable=unreadable)
             if batch["accumulation"][0] == plan.accumulation - 1:
                 worker.watchdog.begin()
+                worker.log.reached(STEP)
                 self._after_step(step, done)
             worker.watchdog.beat("waiting for data")
 
@@ -206,6 +212,13 @@ class _Epoch:
         """A row about the steps since the last one, and about the clips that could not be read. A collective."""
         worker, plan = self._worker, self._plan
         interval = self._meter.reduce()
+        if worker.inputs.sound:
+            worker.log.soundless(self._soundless, self._epoch)
+            self._soundless.clear()
+        if interval.unreadable:
+            self._unreadable += interval.unreadable
+            worker.log.unreadable(self._found, self._epoch)
+            self._found.clear()
         worker.log.step(
             interval,
             done=done,
@@ -214,13 +227,7 @@ class _Epoch:
             rate=float(worker.learning_rates[done - 1]),
             grad_norm=worker.strategy.grad_norm,
         )
-        if worker.inputs.sound:
-            worker.log.soundless(self._soundless, self._epoch)
-            self._soundless.clear()
         if interval.unreadable:
-            self._unreadable += interval.unreadable
-            worker.log.unreadable(self._found, self._epoch)
-            self._found.clear()
             check_unreadable(self._unreadable, plan.rows_per_epoch, worker.job.config.data.max_unreadable, TRAIN_SHARD)
 
 

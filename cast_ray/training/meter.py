@@ -7,11 +7,25 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import psutil
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["Interval", "Meter"]
+__all__ = ["Interval", "Meter", "WorkerInterval"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerInterval:
+    """Figures of one interval of one worker."""
+
+    clips_per_s: float
+    data_wait: float
+    """Share of its time spent waiting for data, 0 to 1."""
+    memory: int
+    """Resident memory at the end, in bytes."""
+    gpu_memory: int
+    """Most memory that it has held on its GPU since it was started, in bytes; 0 on a CPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +40,8 @@ class Interval:
     unreadable: int
     """Clips that could not be read."""
     seconds: float
+    workers: tuple[WorkerInterval, ...]
+    """By rank."""
 
 
 class Meter:
@@ -64,18 +80,31 @@ class Meter:
     def reduce(self) -> Interval:
         """Add up over all workers and start anew. A collective: every worker calls it."""
         seconds = time.perf_counter() - self._started
-        counts = [self._clips, self._unreadable, self._waited, seconds, 1.0]
-        sums = torch.cat([self._loss.reshape(1), torch.tensor(counts, dtype=torch.float64, device=self._device)])
-        if dist.is_initialized():
-            dist.all_reduce(sums)
-        loss, clips, unreadable, waited, total_seconds, workers = sums.tolist()
+        counts = [self._clips, self._unreadable, self._waited, seconds, psutil.Process().memory_info().rss]
+        counts.append(torch.cuda.max_memory_reserved(self._device) if self._device.type == "cuda" else 0)
+        mine = torch.cat([self._loss.reshape(1), torch.tensor(counts, dtype=torch.float64, device=self._device)])
         self._reset()
+        everyone = [mine]
+        if dist.is_initialized():
+            everyone = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
+            dist.all_gather(everyone, mine)
+        workers = [worker.tolist() for worker in everyone]
+        loss, clips, unreadable, waited, total_seconds, *_ = (sum(values) for values in zip(*workers, strict=True))
         return Interval(
             loss=loss / max(clips - unreadable, 1),
-            clips_per_s=clips * workers / total_seconds,
+            clips_per_s=clips * len(workers) / total_seconds,
             data_wait=waited / total_seconds,
             unreadable=round(unreadable),
-            seconds=total_seconds / workers,
+            seconds=total_seconds / len(workers),
+            workers=tuple(
+                WorkerInterval(
+                    clips_per_s=clips / seconds,
+                    data_wait=waited / seconds,
+                    memory=round(memory),
+                    gpu_memory=round(gpu_memory),
+                )
+                for _, clips, _, waited, seconds, memory, gpu_memory in workers
+            ),
         )
 
     def _reset(self) -> None:

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from cast_ray.training.agreement import Notice, agree, together
 from cast_ray.training.checkpoint import CheckpointState, write_checkpoint
-from cast_ray.training.progress import Row
 from cast_ray.training.writer import BackgroundWriter
+from cast_ray.watching.rows import Row
 
 if TYPE_CHECKING:
     from ray.train.v2._internal.execution.storage import StorageContext

@@ -20,6 +20,8 @@ from deepspeed.utils import (
 )
 from torch import Tensor, nn
 
+from cast_ray.training.buckets import bucket_size
+
 __all__ = ["DeepSpeedStrategy", "deepspeed_config"]
 
 ADAMW_STATE, SGD_STATE = ("exp_avg", "exp_avg_sq"), ("momentum_buffer",)
@@ -37,16 +39,23 @@ def deepspeed_config(
     micro_batch: int,
     accumulation: int,
     clip_grad: float,
+    trainable: int,
     offload_optimizer: bool = False,
 ) -> dict[str, Any]:
-    """The complete DeepSpeed configuration of a run.
+    """The complete DeepSpeed configuration of a run with so many trainable parameters.
 
     The optimiser is ours (torch's AdamW or SGD), so that no operator has to be compiled and the parameter groups stay
     as they are. Gradients are reduced in float32 even for bf16: 16 workers' sums lose too many digits otherwise.
     With bf16, updates are not skipped silently when a gradient is not finite; the loop sees the loss that follows. With
     fp16 they are, that is how the loss scale finds its level.
     """
-    zero: dict[str, Any] = {"stage": zero_stage}
+    bucket = bucket_size(trainable)
+    zero: dict[str, Any] = {"stage": zero_stage, "reduce_bucket_size": bucket, "allgather_bucket_size": bucket}
+    if zero_stage == 3:
+        # By default up to 1e9 gathered parameters stay until the backward pass needs them: nothing would be saved.
+        zero |= dict.fromkeys(
+            ("stage3_max_live_parameters", "stage3_max_reuse_distance", "stage3_prefetch_bucket_size"), bucket
+        )
     if offload_optimizer:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": True}
     return {

@@ -5,14 +5,13 @@ from __future__ import annotations
 import functools
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import ray.train
 from ray.actor import ActorHandle
-from ray.data import Dataset, ExecutionOptions
+from ray.data import DataIterator, Dataset, ExecutionOptions
 from ray.train import ControllerError, WorkerGroupError
 from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
@@ -34,6 +33,9 @@ from cast_ray.training.saving import SCORE
 from cast_ray.training.stopping import StoppableTorchConfig, heeding_signals
 from cast_ray.training.validation import VALIDATION_SHARD
 from cast_ray.training.worker import START_FACTOR, WorkerJob
+from cast_ray.watching.rows import Watcher
+from cast_ray.watching.startup import Startup
+from cast_ray.watching.watchers import watchers
 
 __all__ = ["TrainedRun", "train"]
 
@@ -49,13 +51,21 @@ class TrainedRun:
     last: ray.train.Checkpoint
 
 
-def train(config: RunConfig, dataset: ShardedDataset, console: Console) -> TrainedRun:
+def train(
+    config: RunConfig,
+    dataset: ShardedDataset,
+    console: Console,
+    startup: Startup,
+    others: Sequence[Watcher] = (),
+) -> TrainedRun:
     """Train until the last epoch, from the run's latest checkpoint if there is one.
 
     Args:
         config: with a name.
         dataset: the prepared data.
         console: where progress goes.
+        startup: what has been passed until now.
+        others: who watches the run beside those that the configuration names.
 
     Raises:
         UserError: the data, the storage or the cluster does not fit the configuration.
@@ -70,7 +80,7 @@ def train(config: RunConfig, dataset: ShardedDataset, console: Console) -> Train
         console.print(
             f"train: run '{config.name}' continues after epoch {start.epoch}{within} of {config.optim.epochs}"
         )
-    board = make_board()
+    board = make_board(str(config.name))
     job = WorkerJob(
         config=config,
         label_map=dataset.label_map,
@@ -79,8 +89,8 @@ def train(config: RunConfig, dataset: ShardedDataset, console: Console) -> Train
         validation_plan=_plan(config, dataset, VALIDATION),
         board=board,
     )
-    tensorboard = None if "://" in folder else Path(folder) / "tensorboard"
-    with shown(board, console, tensorboard):
+    steps = job.train_plan.order.steps_per_epoch * config.optim.epochs
+    with shown(board, [*watchers(config, console, folder=folder, steps=steps, startup=startup), *others]):
         trainer = _trainer(config, dataset, job, folder)
 
         def stop(signal: str) -> None:
@@ -133,6 +143,27 @@ class _ShowFailures(ray.train.UserCallback):
         self._board.post.remote({"kind": "failure", "rank": rank, "reason": lines[-1]})
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Passes:
+    """The dataset of one split, for as many workers as there will be."""
+
+    plan: PassPlan
+    make: Callable[..., Dataset]
+
+    def dataset(self, world_size: int) -> Dataset:
+        return self.make(plan=self.plan.for_workers(world_size))
+
+
+class _DividedData(ray.train.DataConfig):
+    """Makes the datasets when workers (re)start: then it is known how many there are, and where the order goes on."""
+
+    def configure(
+        self, datasets: dict[str, _Passes], world_size: int, *arguments: Any, **options: Any
+    ) -> list[dict[str, DataIterator]]:
+        made = {name: passes.dataset(world_size) for name, passes in datasets.items()}
+        return super().configure(made, world_size, *arguments, **options)
+
+
 def _next_data(folder: str, steps_per_epoch: int) -> Position:
     """The first step that a run's latest checkpoint wants data for."""
     return data_position(latest_position(folder), steps_per_epoch)
@@ -144,7 +175,7 @@ def _plan(config: RunConfig, dataset: ShardedDataset, split: str) -> PassPlan:
         num_clips=dataset.split(split).num_rows,
         seed=config.seed,
         micro_batch=config.batch.micro_batch,
-        accumulation=config.batch.accumulation(scale.num_workers) if training else 1,
+        micro_batches_per_step=config.batch.micro_batches_per_step if training else scale.num_workers,
         world_size=scale.num_workers,
         shuffle=training,
         repeats=config.augment.repeats if training else 1,
@@ -167,10 +198,13 @@ def _trainer(config: RunConfig, dataset: ShardedDataset, job: WorkerJob, folder:
             backend="nccl" if scale.use_gpu else "gloo", timeout_s=math.ceil(START_FACTOR * scale.hang_timeout_s)
         ),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=scale.num_workers, use_gpu=scale.use_gpu, resources_per_worker=resources
+            num_workers=scale.num_workers if scale.min_workers is None else (scale.min_workers, scale.num_workers),
+            elastic_resize_monitor_interval_s=scale.resize_every_s,
+            use_gpu=scale.use_gpu,
+            resources_per_worker=resources,
         ),
         datasets=_datasets(config, dataset, job, folder),
-        dataset_config=ray.train.DataConfig(
+        dataset_config=_DividedData(
             execution_options=ExecutionOptions(preserve_order=True), enable_shard_locality=False
         ),
         run_config=ray.train.RunConfig(
@@ -185,10 +219,7 @@ def _trainer(config: RunConfig, dataset: ShardedDataset, job: WorkerJob, folder:
     )
 
 
-def _datasets(
-    config: RunConfig, dataset: ShardedDataset, job: WorkerJob, folder: str
-) -> dict[str, Callable[[], Dataset]]:
-    """Factories and not datasets: Train calls them whenever workers (re)start, and the order goes on from there."""
+def _datasets(config: RunConfig, dataset: ShardedDataset, job: WorkerJob, folder: str) -> dict[str, _Passes]:
     views: dict[str, TrainView | CentreView] = {
         TRAIN: TrainView(
             sampling=frame_sampling(config),
@@ -205,13 +236,12 @@ def _datasets(
         tasks_per_decoder=config.data.tasks_per_decoder,
     )
     loaders = {split: clip_loader(dataset, config, view, ORDER_COLUMNS) for split, view in views.items()}
+    start = functools.partial(_next_data, folder, job.train_plan.order.steps_per_epoch)
     return {
-        TRAIN_SHARD: functools.partial(
-            make,
-            TRAIN,
-            plan=job.train_plan,
-            loader=loaders[TRAIN],
-            start=functools.partial(_next_data, folder, job.train_plan.order.steps_per_epoch),
+        TRAIN_SHARD: _Passes(
+            plan=job.train_plan, make=functools.partial(make, TRAIN, loader=loaders[TRAIN], start=start)
         ),
-        VALIDATION_SHARD: functools.partial(make, VALIDATION, plan=job.validation_plan, loader=loaders[VALIDATION]),
+        VALIDATION_SHARD: _Passes(
+            plan=job.validation_plan, make=functools.partial(make, VALIDATION, loader=loaders[VALIDATION])
+        ),
     }

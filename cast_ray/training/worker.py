@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,12 +34,13 @@ from cast_ray.training.saving import Saving
 from cast_ray.training.schedule import rates_of_run
 from cast_ray.training.stopping import Preemption, StopListener
 from cast_ray.training.watchdog import Watchdog
+from cast_ray.watching.startup import WORKERS
 
 if TYPE_CHECKING:
     from cast_ray.models.network import Network
     from cast_ray.training.strategy import DeepSpeedStrategy
 
-__all__ = ["START_FACTOR", "Worker", "WorkerJob", "make_watchdog", "set_up", "train_augment"]
+__all__ = ["START_FACTOR", "Worker", "WorkerJob", "make_strategy", "make_watchdog", "set_up", "train_augment"]
 
 START_FACTOR = 3
 """Times the ordinary limit that the watchdog allows until the first update is done."""
@@ -57,7 +59,15 @@ class WorkerJob:
     train_plan: PassPlan
     validation_plan: PassPlan
     board: ActorHandle
-    """Where rows of the history go; see `cast_ray.training.progress`."""
+    """Where rows of the history go; see `cast_ray.watching.rows`."""
+
+    def for_workers(self, world_size: int) -> WorkerJob:
+        """The same job, divided among as many workers as there really are."""
+        return dataclasses.replace(
+            self,
+            train_plan=self.train_plan.for_workers(world_size),
+            validation_plan=self.validation_plan.for_workers(world_size),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +101,7 @@ def make_watchdog(job: WorkerJob) -> Watchdog:
     """The watchdog of this worker, started."""
     limit_s = job.config.scale.hang_timeout_s
     log = RunLog(dist.get_rank(), job.board, [])
+    log.reached(WORKERS)
 
     def say(text: str) -> None:
         log.say(text, within_s=LAST_WORD_S)  # the process ends after it
@@ -112,10 +123,13 @@ def set_up(job: WorkerJob, watchdog: Watchdog) -> tuple[Worker, Position]:
         os.environ["DS_ACCELERATOR"] = "cpu"  # DeepSpeed, imported below, would take a GPU if the machine has one
         torch.set_num_threads(max(1, int(config.scale.cpus_per_worker)))
     network, frozen, resumed = together(lambda: _load(job))
-    strategy = _strategy(job, network)
+    strategy = make_strategy(job, network)
     if resumed is not None:
         strategy.load_state(resumed.tensors)
     log = RunLog(rank, job.board, [] if resumed is None else resumed.history)
+    planned, workers = config.scale.num_workers, dist.get_world_size()
+    if rank == 0 and config.scale.min_workers is not None:
+        log.say(f"{workers} of up to {planned} workers train")
     storage = ray.train.get_context().get_storage()
     if rank == 0:
         remove_leftovers(storage.storage_filesystem, storage.experiment_fs_path)
@@ -145,7 +159,8 @@ def set_up(job: WorkerJob, watchdog: Watchdog) -> tuple[Worker, Position]:
     return worker, Position() if resumed is None else resumed.state.position
 
 
-def _strategy(job: WorkerJob, network: Network) -> DeepSpeedStrategy:
+def make_strategy(job: WorkerJob, network: Network) -> DeepSpeedStrategy:
+    """The network with the optimiser and the engine that the configuration describes; a process group must exist."""
     # DeepSpeed and timm take seconds to import; the controller, which unpickles this module, needs neither.
     from cast_ray.models.groups import parameter_groups
     from cast_ray.training.strategy import DeepSpeedStrategy, deepspeed_config
@@ -164,6 +179,7 @@ def _strategy(job: WorkerJob, network: Network) -> DeepSpeedStrategy:
             micro_batch=config.batch.micro_batch,
             accumulation=job.train_plan.order.accumulation,
             clip_grad=optim.clip_grad,
+            trainable=sum(weight.numel() for weight in network.parameters() if weight.requires_grad),
             offload_optimizer=config.scale.offload_optimizer,
         ),
     )

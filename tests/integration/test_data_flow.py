@@ -45,7 +45,9 @@ def consume(shard: ray.data.DataIterator, plan: PassPlan, rank: int, start: Posi
 
 
 def received(dataset: ShardedDataset, start: Position) -> list[list[dict]]:
-    order = EpochPlan(num_clips=TRAIN_CLIPS, seed=3, micro_batch=4, accumulation=2, world_size=WORLD_SIZE)
+    order = EpochPlan(
+        num_clips=TRAIN_CLIPS, seed=3, micro_batch=4, micro_batches_per_step=2 * WORLD_SIZE, world_size=WORLD_SIZE
+    )
     plan = PassPlan(order=order, epochs=EPOCHS, clips_per_task=8)
     sampling = Sampling(kind="uniform", num_frames=4, stride=4, size=32)
     view = TrainView(sampling=sampling, seed=3, crop_area=(0.5, 1.0), crop_ratio=(0.8, 1.25))

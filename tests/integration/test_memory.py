@@ -39,7 +39,9 @@ uri, numbers = sys.argv[1], json.loads(sys.argv[2])
 ray.init(address="local", num_cpus=numbers["cpus"], object_store_memory=numbers["store"], include_dashboard=False,
          log_to_driver=False, logging_level="error")
 dataset = open_complete(uri)
-order = EpochPlan(num_clips=numbers["clips"], seed=0, micro_batch=numbers["micro_batch"], accumulation=1, world_size=1)
+order = EpochPlan(
+    num_clips=numbers["clips"], seed=0, micro_batch=numbers["micro_batch"], micro_batches_per_step=1, world_size=1
+)
 plan = PassPlan(order=order, epochs=numbers["epochs"], clips_per_task=numbers["clips_per_task"])
 sampling = Sampling(kind="uniform", num_frames=numbers["frames"], stride=1, size=numbers["size"])
 view = TrainView(sampling=sampling, seed=0, crop_area=(0.5, 1.0), crop_ratio=(0.75, 1.33))

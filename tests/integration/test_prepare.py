@@ -142,7 +142,7 @@ def test_a_dataset_is_prepared_on_s3_and_trained_from_there(
 
 def test_an_epoch_goes_on_when_the_storage_was_away_for_a_while(head, sharded, manifest, s3_server, s3_bucket) -> None:
     dataset = sharded(manifest, f"{s3_bucket}/epoch")
-    order = EpochPlan(num_clips=TRAIN_CLIPS, seed=3, micro_batch=4, accumulation=1, world_size=1)
+    order = EpochPlan(num_clips=TRAIN_CLIPS, seed=3, micro_batch=4, micro_batches_per_step=1, world_size=1)
     plan = PassPlan(order=order, epochs=EPOCHS, clips_per_task=4)
     sampling = Sampling(kind="uniform", num_frames=4, stride=4, size=32)
     view = TrainView(sampling=sampling, seed=3, crop_area=(0.5, 1.0), crop_ratio=(0.8, 1.25))

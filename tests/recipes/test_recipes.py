@@ -108,6 +108,7 @@ MSCA: dict[str, Any] = {
     "scale.num_workers": 2,
     "test.temporal_views": 10,
     "test.spatial_crops": 3,
+    "test.view_mean": "logits",
 }
 
 PUBLISHED: list[tuple[str, str, Any]] = [

@@ -77,7 +77,12 @@ def make_worker(rank: int, precision: str, stage: int, policy: str) -> SimpleNam
     network = make_network()
     groups = [{"params": list(network.parameters()), "weight_decay": 0.0, "lr_scale": 1.0}]
     config = deepspeed_config(
-        precision=precision, zero_stage=stage, micro_batch=MICRO_BATCH, accumulation=ACCUMULATION, clip_grad=0.0
+        precision=precision,
+        zero_stage=stage,
+        micro_batch=MICRO_BATCH,
+        accumulation=ACCUMULATION,
+        clip_grad=0.0,
+        trainable=1000,
     )
     board = Remember()
     settings = SimpleNamespace(
@@ -91,7 +96,7 @@ def make_worker(rank: int, precision: str, stage: int, policy: str) -> SimpleNam
         num_clips=MICRO_BATCH * ACCUMULATION * WORLD_SIZE * STEPS,
         seed=0,
         micro_batch=MICRO_BATCH,
-        accumulation=ACCUMULATION,
+        micro_batches_per_step=ACCUMULATION * WORLD_SIZE,
         world_size=WORLD_SIZE,
     )
     return SimpleNamespace(
@@ -133,7 +138,7 @@ def run_rank(rank: int, port: int, folder: str) -> None:
             batches = [micro_batch(step, part, rank) for step in range(STEPS) for part in range(ACCUMULATION)]
             message = ""
             try:
-                loop._Epoch(worker, 0).train(iter(batches), 0)
+                loop.Epoch(worker, 0).train(iter(batches), 0)
             except UserError as error:
                 message = str(error)
             results[f"{policy}-{precision}-{stage}"] = {

@@ -13,6 +13,7 @@ import pytest
 import ray.train
 import safetensors.torch
 import torch
+from rich.console import Console
 from torch import nn
 
 from cast_ray.config import ModelConfig, WeightsConfig
@@ -22,6 +23,7 @@ from cast_ray.data.order import Position
 from cast_ray.data.shards import ShardedDataset
 from cast_ray.errors import UserError
 from cast_ray.evaluation.predict import predict
+from cast_ray.evaluation.trained import model_of
 from cast_ray.labels import LABEL, LabelMap
 from cast_ray.models.assemble import assemble
 from cast_ray.models.named import spec_of
@@ -195,8 +197,9 @@ def test_another_label_map_is_refused_before_anything_is_evaluated(folder):
     renamed = LabelMap({LABEL: ("up", "down", "open")})
     index = pa.table({"split": [VALIDATION]})
     dataset = ShardedDataset(uri="nowhere", label_map=renamed, fingerprint="x", format=MediaFormat(), index=index)
+    model = model_of(ray.train.Checkpoint.from_directory(folder))
     with pytest.raises(UserError) as raised:
-        predict(ray.train.Checkpoint.from_directory(folder), dataset, VALIDATION, toy())
+        predict(model, dataset, VALIDATION, output=str(folder / "out"), console=Console())
     message = str(raised.value)
     assert f"was trained with label map {LABELS.fingerprint}, the data has {renamed.fingerprint}" in message
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +11,7 @@ from cast_ray.errors import UserError
 from cast_ray.training import bad_loss, history
 from cast_ray.training.bad_loss import BadLosses
 from cast_ray.training.history import RunLog
-from cast_ray.training.meter import Interval
+from cast_ray.training.meter import Interval, WorkerInterval
 
 
 class Board:
@@ -34,7 +35,13 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def interval(unreadable: int = 0) -> Interval:
-    return Interval(loss=1.5, clips_per_s=8.0, data_wait=0.25, unreadable=unreadable, seconds=20.0)
+    workers = [
+        WorkerInterval(clips_per_s=4.0, data_wait=wait, memory=10**9 + rank, gpu_memory=0)
+        for rank, wait in enumerate((0.5, 0.0))
+    ]
+    return Interval(
+        loss=1.5, clips_per_s=8.0, data_wait=0.25, unreadable=unreadable, seconds=20.0, workers=tuple(workers)
+    )
 
 
 def log_step(log: RunLog, done: int, unreadable: int = 0) -> None:
@@ -65,6 +72,42 @@ def test_a_remark_is_shown_from_every_rank_and_not_kept(board):
     log.say("the disk is full")
     assert board.rows == [{"kind": "note", "rank": 1, "text": "the disk is full"}]
     assert log.rows == []
+
+
+def test_a_step_is_shown_with_more_than_is_kept(alone, board):
+    """What differs from one time to the next stays out of the history, for a resumed run has the undisturbed one's."""
+    log = RunLog(0, board, [])
+    log.unreadable({"a": "noise", "b": "noise"}, 0)
+    log.unreadable({"b": "noise"}, 1)
+    log_step(log, 10)
+    kept, posted = log.rows[-1], board.rows[-1]
+    assert {name: posted[name] for name in kept} == kept
+    assert {name: posted[name] for name in posted.keys() - kept.keys()} == {
+        "bad_clips": 2,
+        "workers": {
+            "clips_per_s": [4.0, 4.0],
+            "data_wait": [0.5, 0.0],
+            "memory": [10**9, 10**9 + 1],
+            "gpu_memory": [0, 0],
+        },
+    }
+
+
+def test_a_milestone_is_shown_once_by_rank_0_with_the_steps_before_it_and_not_kept(board):
+    log = RunLog(0, board, [])
+    log_step(log, 30)
+    resumed = RunLog(0, board, list(log.rows))
+    before = time.time()
+    for milestone in ("model", "data", "data"):
+        resumed.reached(milestone)
+    RunLog(1, board, []).reached("model")
+    rows = board.rows[1:]
+    assert [(row["kind"], row["milestone"], row["step"]) for row in rows] == [
+        ("reached", "model", 30),
+        ("reached", "data", 30),
+    ]
+    assert all(before <= row["at"] <= time.time() for row in rows)
+    assert resumed.rows == log.rows
 
 
 def test_the_time_left_follows_from_the_steps_since_the_last_row(board):

@@ -36,12 +36,12 @@ def saving(monkeypatch: pytest.MonkeyPatch) -> Saving:
     return saving
 
 
-def epoch_of(saving: Saving, epoch: int = 0, **settings) -> loop._Epoch:
+def epoch_of(saving: Saving, epoch: int = 0, **settings) -> loop.Epoch:
     """Epoch of five steps; two of them are in the run, and only the second one is validated."""
     optim = SimpleNamespace(on_bad_loss="stop", epochs=2)
     values = {"optim": optim, "validate_every": 2, "checkpoint_every": None, "log_every": 100} | settings
     config = SimpleNamespace(data=SimpleNamespace(max_unreadable=0.5), **values)
-    plan = EpochPlan(num_clips=10, seed=0, micro_batch=2, accumulation=1, world_size=1)
+    plan = EpochPlan(num_clips=10, seed=0, micro_batch=2, micro_batches_per_step=1, world_size=1)
     board = SimpleNamespace(post=SimpleNamespace(remote=lambda row: None))
     worker = SimpleNamespace(
         rank=0,
@@ -54,15 +54,15 @@ def epoch_of(saving: Saving, epoch: int = 0, **settings) -> loop._Epoch:
         listener=None,
         preemption=Preemption(),
     )
-    return loop._Epoch(worker, epoch)
+    return loop.Epoch(worker, epoch)
 
 
-def after(epoch: loop._Epoch, step: int, **news: bool) -> None:
+def after(epoch: loop.Epoch, step: int, **news: bool) -> None:
     epoch._news = Notice(**news)
     epoch._after_step(step, epoch._epoch * 5 + step + 1)
 
 
-def rows(epoch: loop._Epoch) -> list[int]:
+def rows(epoch: loop.Epoch) -> list[int]:
     return [row["step"] for row in epoch._worker.log.rows]
 
 

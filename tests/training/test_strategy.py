@@ -86,6 +86,7 @@ def run_rank(rank: int, port: int, folder: str) -> None:
                 micro_batch=MICRO_BATCH,
                 accumulation=ACCUMULATION,
                 clip_grad=0.0,
+                trainable=1000,
             )
             groups = make_groups(network)
             return DeepSpeedStrategy(network, groups, betas=(0.9, 0.999), config=config, momentum=momentum)
@@ -130,6 +131,7 @@ def average_weights(rank: int, folder: str) -> None:
             micro_batch=MICRO_BATCH,
             accumulation=ACCUMULATION,
             clip_grad=0.0,
+            trainable=1000,
             offload_optimizer=stage > 0,
         )
         groups = make_groups(network)
@@ -167,7 +169,9 @@ def overflow() -> list[dict]:
 
     def make_strategy() -> DeepSpeedStrategy:
         network = make_network()
-        config = deepspeed_config(precision="fp16", zero_stage=1, micro_batch=3, accumulation=1, clip_grad=0.0)
+        config = deepspeed_config(
+            precision="fp16", zero_stage=1, micro_batch=3, accumulation=1, clip_grad=0.0, trainable=1000
+        )
         return DeepSpeedStrategy(network, make_groups(network), betas=(0.9, 0.999), config=config)
 
     strategy, other = make_strategy(), make_strategy()
@@ -195,7 +199,9 @@ def real_network_loss(precision: str, stage: int) -> float:
     model = ModelConfig(name="cast_tiny", num_frames=8, image_size=32, drop_path=0.0)
     network, _ = build_network(model, WeightsConfig(), LabelMap({"label": tuple("abcde")}), seed=0)
     groups = parameter_groups(network, weight_decay=0.05, layer_decay=0.75)
-    config = deepspeed_config(precision=precision, zero_stage=stage, micro_batch=2, accumulation=1, clip_grad=0.0)
+    config = deepspeed_config(
+        precision=precision, zero_stage=stage, micro_batch=2, accumulation=1, clip_grad=0.0, trainable=1000
+    )
     strategy = DeepSpeedStrategy(network, groups, betas=(0.9, 0.999), config=config)
     clips = torch.randn(2, 3, 8, 32, 32, generator=torch.Generator().manual_seed(0))
     for _ in range(4):

@@ -1,0 +1,61 @@
+"""Which figures of a run Ray exports for Prometheus; on the metrics port of its node, with `ray_` before each name."""
+
+from __future__ import annotations
+
+from ray.util.metrics import Counter, Gauge
+
+from cast_ray.watching.rows import Row
+
+__all__ = ["Telemetry"]
+
+OF_STEP = {
+    "step": "Updates done",
+    "epoch": "Epochs done",
+    "loss": "Mean loss since the last row",
+    "learning_rate": "Learning rate of the last update",
+    "grad_norm": "Gradient norm of the last update, before clipping",
+    "clips_per_s": "Clips per second over all workers",
+    "data_wait": "Share of the workers' time spent waiting for data, 0 to 1",
+    "bad_clips": "Different clips that could not be read",
+    "seconds_left": "Seconds until the last update, at the present speed",
+}
+"""Fields of step rows, each a gauge of the run."""
+OF_WORKER = {
+    "clips_per_s": "Clips per second of one worker",
+    "data_wait": "Share of a worker's time spent waiting for data, 0 to 1",
+    "memory": "Resident memory of one worker in bytes",
+    "gpu_memory": "Most memory that one worker has held on its GPU, in bytes",
+}
+"""Fields of `workers` in step rows, each a gauge of one worker."""
+
+
+class Telemetry:
+    """Sets Ray's metrics. They last as long as the process, so that a run that has ended is not shown as one that goes.
+
+    Args:
+        run: name of the run, a tag of every metric.
+    """
+
+    def __init__(self, run: str) -> None:
+        self._run = {"run": run}
+        self._step = {name: Gauge(f"cast_ray_{name}", text, tag_keys=("run",)) for name, text in OF_STEP.items()}
+        self._worker = {
+            name: Gauge(f"cast_ray_worker_{name}", text, tag_keys=("run", "worker")) for name, text in OF_WORKER.items()
+        }
+        self._validation = Gauge("cast_ray_validation", "Result of the last validation", tag_keys=("run", "metric"))
+        self._failures = Counter("cast_ray_failures", "Times that workers were lost", tag_keys=("run",))
+
+    def show(self, row: Row) -> None:
+        """Export what a row says."""
+        if row["kind"] == "step":
+            for name, gauge in self._step.items():
+                if row[name] is not None:
+                    gauge.set(row[name], self._run)
+            for name, gauge in self._worker.items():
+                for rank, value in enumerate(row["workers"][name]):
+                    gauge.set(value, self._run | {"worker": str(rank)})
+        elif row["kind"] == "epoch":
+            for name, value in row["validation"].items():
+                self._validation.set(value, self._run | {"metric": name})
+        elif row["kind"] == "failure":
+            self._failures.inc(1, self._run)
