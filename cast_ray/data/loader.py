@@ -30,7 +30,17 @@ from cast_ray.models.spec import AUDIO, AUDIO_TIMES, VIDEO, VIDEO_TIMES, Network
 if TYPE_CHECKING:
     from cast_ray.config import RunConfig
 
-__all__ = ["MEDIA_COLUMNS", "ROW_COLUMNS", "VIDEO_ALONE", "ClipLoader", "Wanted", "clip_loader", "wanted_by"]
+__all__ = [
+    "MEDIA_COLUMNS",
+    "ROW_COLUMNS",
+    "VIDEO_ALONE",
+    "ClipLoader",
+    "Content",
+    "Row",
+    "Wanted",
+    "clip_loader",
+    "wanted_by",
+]
 
 READ_AHEAD = 8
 """Clips that a decode worker reads from remote storage while it decodes another."""
@@ -122,7 +132,7 @@ class ClipLoader:
         listed = rows.select([*ROW_COLUMNS, *self.columns]).to_pylist()
         groups = (list(copies) for _, copies in itertools.groupby(listed, key=_same_clip))
         for copies, stored in self._read_ahead(groups):
-            for content, reason in self._load(copies, stored):
+            for content, reason in self.load(copies, stored):
                 for name, value in (content or {}).items():
                     media[name][len(valid)] = value  # now, so that the clips are not in memory twice
                 valid.append(content is not None)
@@ -153,30 +163,37 @@ class ClipLoader:
         return blank
 
     def _read_ahead(self, groups: Iterable[list[Row]]) -> Iterator[tuple[list[Row], Media | None]]:
-        """Rows that are one clip, with its media; None where there is nothing to read.
+        """What `fetched` says of rows that are one clip.
 
         From remote storage the next clips are read while one is decoded: each costs a round trip.
         """
         if is_local(self.root):
-            yield from ((copies, self._read(copies[0])) for copies in groups)
+            yield from map(self.fetched, groups)
             return
-        waiting: deque[tuple[list[Row], Future[Media | None]]] = deque()
+        waiting: deque[Future[tuple[list[Row], Media | None]]] = deque()
         with ThreadPoolExecutor(READ_AHEAD) as readers:
             for copies in groups:
-                waiting.append((copies, readers.submit(self._read, copies[0])))
+                waiting.append(readers.submit(self.fetched, copies))
                 if len(waiting) > READ_AHEAD:
-                    earlier, media = waiting.popleft()
-                    yield earlier, media.result()
-            for copies, media in waiting:
-                yield copies, media.result()
+                    yield waiting.popleft().result()
+            for clip in waiting:
+                yield clip.result()
+
+    def fetched(self, copies: list[Row]) -> tuple[list[Row], Media | None]:
+        """Rows that are one clip, and its media; None where there is nothing to read."""
+        return copies, self._read(copies[0])
 
     def _read(self, row: Row) -> Media | None:
         if row.get("clip") == PADDING or row["num_frames"] is None:
             return None
         return read_media(self.root, row["shard"], row["place"], self._media_columns)
 
-    def _load(self, copies: Sequence[Row], media: Media | None) -> list[tuple[Content | None, str]]:
-        """Content and reason of rows that are one clip, which is decoded once for all of them."""
+    def load(self, copies: Sequence[Row], media: Media | None) -> list[tuple[Content | None, str]]:
+        """Content and reason of rows that are one clip, which is decoded once for all of them.
+
+        A row needs `ROW_COLUMNS` without labels, shard and place, and perhaps which repetition it is. The content is
+        None if the clip cannot be read.
+        """
         row = copies[0]
         if media is None:
             return [(None, "" if row.get("clip") == PADDING else row["reason"])] * len(copies)

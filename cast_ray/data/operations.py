@@ -17,7 +17,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.transforms.v2 import functional as V
 
 __all__ = ["MAGNITUDE_SCALE", "OPERATIONS", "Operation", "apply_operations"]
 
@@ -121,7 +120,7 @@ def _histogram(frame: Tensor) -> Tensor:
 
 def _posterize(frames: Tensor, bits: float) -> Tensor:
     # The law reaches 0 bits at full strength, which would make the clip black; timm raises an error there.
-    return V.posterize(frames, max(1, int(bits)))
+    return frames & (256 - 2 ** (8 - max(1, int(bits))))
 
 
 def _solarize(frames: Tensor, threshold: float) -> Tensor:
@@ -203,7 +202,7 @@ OPERATIONS: Mapping[str, _Law] = MappingProxyType(
     {
         "AutoContrast": _Law(_none, _autocontrast),
         "Equalize": _Law(_none, _equalize),
-        "Invert": _Law(_none, lambda frames, _: V.invert(frames)),
+        "Invert": _Law(_none, lambda frames, _: 255 - frames),
         "Rotate": _Law(_signed(ROTATE_DEGREES), _rotate),
         "PosterizeIncreasing": _Law(lambda level, _: float(4 - int(level * 4)), _posterize),
         "SolarizeIncreasing": _Law(lambda level, _: float(256 - min(256, int(level * 256))), _solarize),

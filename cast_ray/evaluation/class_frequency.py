@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from cast_ray.data.manifest import TRAIN
+from cast_ray.data.shards import ShardedDataset
 from cast_ray.errors import UserError
 from cast_ray.evaluation.metrics import check_labelled
 from cast_ray.evaluation.predictions import Predictions
 
-__all__ = ["FrequencyBin", "accuracy_by_training_clips", "training_clips"]
+__all__ = ["FrequencyBin", "accuracy_by_training_clips", "dataset_training_clips", "training_clips"]
 
 EDGES = (0, 1, 10, 30, 100, 300, 1000, 3000, 10_000)
 """Lower ends of the bins."""
@@ -37,6 +39,14 @@ class FrequencyBin:
 def training_clips(labels: npt.NDArray[np.int64], num_classes: int) -> npt.NDArray[np.int64]:
     """[classes] clips of each class, from the [n] training labels of one field."""
     return np.bincount(labels, minlength=num_classes)
+
+
+def dataset_training_clips(dataset: ShardedDataset) -> dict[str, npt.NDArray[np.int64]]:
+    """Label field -> [classes] readable training clips of a prepared dataset."""
+    rows = dataset.split(TRAIN)
+    labels = np.array(rows.filter(rows["num_frames"].is_valid())["labels"].to_pylist())  # the others are quarantined
+    sizes = dataset.label_map.num_classes
+    return {field: training_clips(labels[:, column], size) for column, (field, size) in enumerate(sizes.items())}
 
 
 def accuracy_by_training_clips(

@@ -14,7 +14,7 @@ from rich.console import Console
 from cast_ray.command_line import parse
 from cast_ray.errors import UserError
 from cast_ray.evaluation.bootstrap import Interval
-from cast_ray.evaluation.class_frequency import accuracy_by_training_clips, training_clips
+from cast_ray.evaluation.class_frequency import accuracy_by_training_clips, dataset_training_clips
 from cast_ray.evaluation.comparison import Assessment, Resampling, across_datasets, compare
 from cast_ray.evaluation.metrics_tables import figures_table, frequency_table
 from cast_ray.evaluation.predictions import Predictions, read_predictions
@@ -132,10 +132,7 @@ def _submit(runs: Mapping[str, Predictions], target: str, levels: tuple[int, int
 
 def _training_counts(data: str, runs: Mapping[str, Predictions]) -> dict[str, Any]:
     """Field -> [classes] training clips."""
-    import numpy as np
-
     from cast_ray.data.inspection.opening import open_at
-    from cast_ray.data.manifest import TRAIN
     from cast_ray.evaluation.alignment import label_differences
 
     dataset: ShardedDataset = open_at(data)
@@ -146,10 +143,7 @@ def _training_counts(data: str, runs: Mapping[str, Predictions]) -> dict[str, An
             f"'{data}' and '{name}' have different label maps: {'; '.join(differences)}; give the dataset that the run "
             "was trained on"
         )
-    rows = dataset.split(TRAIN)
-    labels = np.array(rows.filter(rows["num_frames"].is_valid())["labels"].to_pylist())  # the others are quarantined
-    sizes = dataset.label_map.num_classes
-    return {field: training_clips(labels[:, column], size) for column, (field, size) in enumerate(sizes.items())}
+    return dataset_training_clips(dataset)
 
 
 def _show(

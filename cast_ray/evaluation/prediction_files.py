@@ -9,6 +9,7 @@ fingerprint, and the fingerprint of the checkpoint.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
@@ -28,6 +29,7 @@ __all__ = [
     "FILE_NAME",
     "LABEL_MAP_FINGERPRINT_KEY",
     "LABEL_MAP_KEY",
+    "MARK",
     "ROWS_AT_ONCE",
     "columns_table",
     "list_values",
@@ -40,7 +42,10 @@ LABEL_MAP_FINGERPRINT_KEY = b"cast_ray.label_map_fingerprint"
 """Keys of the schema's metadata; other programs need only the first."""
 
 FILE_NAME = "predictions.parquet"
-"""What a run calls its predictions."""
+"""What a run calls its predictions, a folder of parts."""
+
+MARK = "evaluation.json"
+"""What a folder has that an evaluation fills; says how many clips there will be in how many parts."""
 
 ROWS_AT_ONCE = 10_000
 """Clips of a row group."""
@@ -147,18 +152,33 @@ def _files(place: str) -> tuple[pafs.FileSystem, list[str]]:
         if storage.get_file_info(folder).type == pafs.FileType.NotFound:
             raise UserError(f"predictions '{place}' do not exist; give the file or folder that an evaluation wrote")
         found = storage.get_file_info(pafs.FileSelector(folder, recursive=True))
-        return sorted(
+        files = sorted(
             info.path
             for info in found
             if info.type == pafs.FileType.File
             and info.extension == "parquet"
             and not any(part.startswith(HIDDEN) for part in info.path.removeprefix(folder).strip("/").split("/"))
         )
+        if any(info.path == f"{folder}/{MARK}" for info in found):
+            _check_complete(storage, folder, len(files))
+        return files
 
     files = retried(listed, what=place)
     if not files:
         raise UserError(f"'{place}' has no *.parquet files; give the file or folder that an evaluation wrote")
     return storage, files
+
+
+def _check_complete(storage: pafs.FileSystem, folder: str, files: int) -> None:
+    """Raise `UserError` if the evaluation that fills a folder has not come to its end."""
+    with storage.open_input_file(f"{folder}/{MARK}") as source:
+        mark = json.loads(source.read())
+    parts = -(-mark["clips"] // mark["clips_per_part"])
+    if files < parts:
+        raise UserError(
+            f"the evaluation of '{folder}' is not complete: {files} of {parts} parts are there; start its command "
+            "again, which does the others"
+        )
 
 
 def _opened(storage: pafs.FileSystem, file: str) -> tuple[pa.Schema, pq.ParquetFile]:

@@ -16,7 +16,10 @@ import torch
 import cast_ray.cluster
 import cast_ray.data.prepare
 import cast_ray.data.shards
+import cast_ray.evaluation.distributed
 import cast_ray.evaluation.metrics
+import cast_ray.evaluation.predict
+import cast_ray.evaluation.predictions
 import cast_ray.runs
 from cast_ray.data.manifest import VALIDATION
 from cast_ray.data.order import Position
@@ -44,13 +47,15 @@ def evaluate(monkeypatch: pytest.MonkeyPatch) -> Callable[..., SimpleNamespace]:
             seen.opened = uri
             return SimpleNamespace(fingerprint=fingerprint)
 
-        def call_task(function, checkpoint, dataset, split, config):
-            seen.checkpoint, seen.split, seen.config = checkpoint, split, config
-            return SimpleNamespace(predictions=None)
+        def predict(model, dataset, split, **asked):
+            seen.model, seen.split, seen.config = model, split, model.config
+            seen.asked = SimpleNamespace(**asked)
+            return SimpleNamespace(rate="2 clips")
 
         monkeypatch.setattr(cast_ray.cluster, "connect", lambda: True)
-        monkeypatch.setattr(cast_ray.cluster, "check_room", lambda *_, **__: None)
-        monkeypatch.setattr(cast_ray.cluster, "call_task", call_task)
+        monkeypatch.setattr(cast_ray.evaluation.distributed, "check_replicas", lambda *_, **__: None)
+        monkeypatch.setattr(cast_ray.evaluation.predict, "predict", predict)
+        monkeypatch.setattr(cast_ray.evaluation.predictions, "read_predictions", lambda _: None)
         monkeypatch.setattr(cast_ray.data.prepare, "prepare_run", prepare_run)
         monkeypatch.setattr(cast_ray.data.shards, "open_complete", open_complete)
         monkeypatch.setattr(cast_ray.evaluation.metrics, "evaluate", lambda _: None)
@@ -125,7 +130,7 @@ def test_a_checkpoint_is_itself_and_a_run_its_best_one(evaluate, run_folder):
     for place, name in ((run_folder / "checkpoint_2", "checkpoint_2"), (run_folder, "checkpoint_1")):
         for uri in (str(place), f"file://{place}"):
             seen = evaluate(uri, "--shards", "s3://bucket/shards")
-            assert (seen.checkpoint.path, seen.opened) == (str(run_folder / name), "s3://bucket/shards")
+            assert (seen.model.place, seen.opened) == (str(run_folder / name), "s3://bucket/shards")
             assert (seen.clips, seen.split, seen.config.name) == (None, VALIDATION, "first")
 
 
@@ -133,9 +138,7 @@ def test_a_run_on_s3_is_evaluated(evaluate, run_folder, s3_bucket):
     storage, bucket = pafs.FileSystem.from_uri(s3_bucket)
     pafs.copy_files(str(run_folder), f"{bucket}/runs/first", destination_filesystem=storage)
     seen = evaluate(f"{s3_bucket}/runs/first", "--shards", "shards")
-    assert seen.checkpoint.path == f"{bucket}/runs/first/checkpoint_1"
-    with seen.checkpoint.as_directory() as folder:
-        assert (Path(folder) / "weights.safetensors").is_file()
+    assert seen.model.place == f"{bucket}/runs/first/checkpoint_1"
 
 
 def test_other_data_than_those_of_training_are_remarked_upon(evaluate, run_folder, capsys):
@@ -144,6 +147,28 @@ def test_other_data_than_those_of_training_are_remarked_upon(evaluate, run_folde
     evaluate(str(run_folder), "--shards", "shards", fingerprint="fedcba9876543210")
     said = "note: the checkpoint was trained on dataset 0123456789abcdef, this is fedcba9876543210: make sure that none"
     assert said in capsys.readouterr().out
+
+
+def test_the_predictions_go_where_the_same_command_finds_them_again(evaluate, run_folder, tmp_path):
+    storage = str(Path(toy().storage).absolute())
+    places = [
+        evaluate(str(run_folder), "--shards", "shards", *flags).asked.output
+        for flags in ([], [], ["--per-view"], ["--temporal-views", "7"], ["--precision", "bf16"])
+    ]
+    assert all(place.startswith(f"{storage}/evaluations/first-") for place in places)
+    assert places[0] == places[1]
+    assert len(set(places)) == 4
+    assert evaluate(str(run_folder), "--shards", "s", "--output", str(tmp_path / "o")).asked.output == f"{tmp_path}/o"
+
+
+def test_how_the_model_is_used_can_be_changed(evaluate, run_folder):
+    flags = ["--num-workers", "3", "--use-gpu", "False", "--cpus-per-worker", "2", "--spatial-crops", "1"]
+    config = evaluate(str(run_folder), "--shards", "shards", *flags, "--max-unreadable", "0.5").config
+    assert (config.predictors, config.scale.use_gpu, config.scale.cpus_per_worker) == (3, False, 2.0)
+    assert (config.test.spatial_crops, config.test.temporal_views) == (1, toy().test.temporal_views)
+    assert config.data.max_unreadable == 0.5
+    with pytest.raises(UserError, match="clips-per-part"):
+        evaluate(str(run_folder), "--shards", "shards", "--clips-per-part", "0")
 
 
 @pytest.mark.parametrize(

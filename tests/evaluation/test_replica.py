@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 import ray.train
 import torch
+from rich.console import Console
 
 from cast_ray.config import ModelConfig, RunConfig, WeightsConfig
 from cast_ray.data.inputs import InputMaker
@@ -15,12 +17,16 @@ from cast_ray.data.loader import MEDIA_COLUMNS, clip_loader
 from cast_ray.data.manifest import TRAIN, Clip, Manifest
 from cast_ray.data.order import Position
 from cast_ray.data.views import TestViews, frame_sampling
-from cast_ray.evaluation.predict import _Model
+from cast_ray.errors import UserError
+from cast_ray.evaluation.replica import Replica, compute_dtype
+from cast_ray.evaluation.trained import model_at, model_of
+from cast_ray.export.contents import contents_of, from_json, to_json
+from cast_ray.export.merge import MovedWeights, export
 from cast_ray.labels import LabelMap
 from cast_ray.models.named import spec_of
 from cast_ray.recipes.toy import toy
 from cast_ray.training.build import build_network
-from cast_ray.training.checkpoint import CheckpointState, write_checkpoint
+from cast_ray.training.checkpoint import CheckpointState, fetch_state, write_checkpoint
 
 CLIPS = Path(__file__).parents[1] / "clips"
 FILES = ("nasa_with_audio.mp4", "arm_wrestling_k400.mp4", "corrupted.mp4")
@@ -58,18 +64,19 @@ def network(config: RunConfig) -> tuple[torch.nn.Module, str]:
 
 
 @pytest.fixture(scope="module")
-def replica(config: RunConfig, network: tuple[torch.nn.Module, str], tmp_path_factory: pytest.TempPathFactory):
+def model(config: RunConfig, network: tuple[torch.nn.Module, str], tmp_path_factory: pytest.TempPathFactory):
     folder = tmp_path_factory.mktemp("checkpoint")
     state = CheckpointState(
         position=Position(), config=config.to_dict(), label_map=LABELS, dataset="", frozen=network[1], validation={}
     )
     weights = {name: p.detach().clone() for name, p in network[0].named_parameters() if p.requires_grad}
     write_checkpoint(folder, state, {"weights": weights}, [])
-    return _Model(config, ray.train.Checkpoint.from_directory(str(folder)))
+    return model_of(ray.train.Checkpoint.from_directory(str(folder)))
 
 
-def test_probabilities_are_the_mean_over_the_views(config, network, replica, batch):
-    found = replica(dict(batch))
+def test_probabilities_are_the_mean_over_the_views(config, network, model, batch):
+    found = Replica(model, views=True)(dict(batch))
+    assert found["num_views"].tolist() == [6, 6, 6]
     maker = InputMaker(spec_of(config.model), torch.device("cpu"))
     inputs = maker.evaluation(batch)
     for row, clip_id in enumerate(FILES):
@@ -81,11 +88,64 @@ def test_probabilities_are_the_mean_over_the_views(config, network, replica, bat
         for field in LABELS.fields:
             expected = torch.stack([view[field] for view in views])
             torch.testing.assert_close(torch.from_numpy(found[f"probabilities_{field}"][row]), expected.mean(0))
+            torch.testing.assert_close(torch.from_numpy(found[f"view_probabilities_{field}"][row]), expected)
             if clip_id == FILES[0]:
                 assert (expected[0] - expected[5]).abs().max() > 1e-5  # the views differ
 
 
-def test_media_do_not_travel_on(replica, batch):
-    found = replica(dict(batch))
-    assert set(found) == set(batch) - set(MEDIA_COLUMNS) | {f"probabilities_{field}" for field in LABELS.fields}
+def test_the_configuration_chooses_what_is_averaged(config, model, batch):
+    test = dataclasses.replace(config.test, view_mean="logits")
+    found = Replica(model.used(dataclasses.replace(config, test=test)), views=True)(dict(batch))
+    for field in LABELS.fields:
+        scores = np.log(found[f"view_probabilities_{field}"].astype(np.float64)).mean(1)
+        expected = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+        np.testing.assert_allclose(found[f"probabilities_{field}"], expected, atol=1e-5)
+
+
+def test_media_and_views_that_are_not_asked_for_do_not_travel_on(model, batch):
+    found = Replica(model)(dict(batch))
+    made = {f"probabilities_{field}" for field in LABELS.fields} | {"num_views"}
+    assert set(found) == set(batch) - set(MEDIA_COLUMNS) | made
     assert found["clip_id"].tolist() == list(FILES)
+
+
+def test_scores_that_are_not_finite_are_an_error_with_the_clip(model, batch):
+    def load(config: RunConfig) -> torch.nn.Module:
+        network = model.load(config)
+        torch.nn.init.constant_(next(p for p in network.parameters() if p.requires_grad), float("nan"))
+        return network
+
+    with pytest.raises(UserError, match=r"scores of clip 'nasa_with_audio\.mp4' are not finite in torch\.float32"):
+        Replica(dataclasses.replace(model, load=load))(dict(batch))
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "dtype"),
+    [
+        ("fp16", "cuda", torch.float16),
+        ("fp16", "cpu", torch.float32),
+        ("bf16", "cuda", torch.bfloat16),
+        ("bf16", "cpu", torch.bfloat16),
+        ("float32", "cuda", torch.float32),
+    ],
+)
+def test_the_forward_pass_has_the_format_of_the_training_where_the_device_has_it(precision, device, dtype):
+    assert compute_dtype(precision, torch.device(device)) == dtype
+
+
+def test_an_exported_file_predicts_as_its_checkpoint_does(model, batch, tmp_path):
+    file = str(tmp_path / "model.safetensors")
+    export(model.place, file, moved=MovedWeights(), console=Console(quiet=True))
+    exported = model_at(file)
+    assert exported.settings == model.settings == model_at(model.place).settings
+    found, expected = Replica(exported)(dict(batch)), Replica(model)(dict(batch))
+    for field in LABELS.fields:
+        np.testing.assert_array_equal(found[f"probabilities_{field}"], expected[f"probabilities_{field}"])
+
+
+def test_an_exported_file_keeps_what_is_averaged_over_views(config, model):
+    state = fetch_state(ray.train.Checkpoint.from_directory(model.place))
+    for view_mean in ("probabilities", "logits"):
+        changed = dataclasses.replace(config, test=dataclasses.replace(config.test, view_mean=view_mean))
+        contents = contents_of(changed, state, tensors="0")
+        assert from_json(to_json(contents), where="here").view_mean == view_mean

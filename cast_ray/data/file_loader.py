@@ -1,0 +1,67 @@
+"""How clips are loaded straight from video files, without shards."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from cast_ray.data.ingest import stored_clips
+from cast_ray.data.loader import ROW_COLUMNS, ClipLoader
+from cast_ray.data.manifest import Clip
+from cast_ray.data.media import Media
+from cast_ray.data.storage import filesystem, is_local
+from cast_ray.errors import UserError
+
+__all__ = ["FILE_COLUMNS", "FileLoader"]
+
+FILE_COLUMNS = ("clip_id", "labels", "uri", "start_s", "stop_s")
+"""What a row must say of a clip."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileLoader(ClipLoader):
+    """As `ClipLoader`, for rows with `FILE_COLUMNS`; each clip goes through what a preparation does to it.
+
+    So a clip is the same as in a shard, and a file that cannot be used has the same reason. `root` is where the files
+    lie: from remote storage several are read ahead.
+
+    A row with a `reason` is not looked into. A file that is not there, or may not be read, is unreadable. A storage
+    that does not answer is a `UserError`: else an outage would make all files unreadable.
+    """
+
+    def __call__(self, rows: pa.Table) -> dict[str, Any]:
+        """As `ClipLoader`."""
+        for name in set(ROW_COLUMNS) - set(rows.column_names):
+            rows = rows.append_column(name, pa.nulls(rows.num_rows))  # not known before the file is read
+        return super().__call__(rows)
+
+    def fetched(self, copies: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], Media | None]:
+        """As `ClipLoader`, with what the rows lack."""
+        row = copies[0]
+        if row["reason"]:
+            return copies, None
+        if is_local(row["uri"]) and os.path.isdir(filesystem(row["uri"])[1]):
+            return [row | {"reason": "a folder, not a file"}], None
+        clip = Clip(
+            clip_id=row["clip_id"],
+            uri=row["uri"],
+            labels=tuple(row["labels"]),
+            split="",
+            start_s=row["start_s"],
+            stop_s=row["stop_s"],
+        )
+        try:
+            (stored,) = stored_clips([clip], dataclasses.replace(self.stored, time_limit_s=self.time_limit_s))
+        except UserError as error:
+            if not isinstance(error.__cause__, FileNotFoundError | PermissionError):
+                raise
+            return [row | {"reason": "file does not exist or may not be read"}], None
+        if stored.facts is None:
+            return [row | {"reason": stored.reason}], None
+        known = {name: getattr(stored.facts, name) for name in ("num_frames", "fps", "sound_codec")}
+        window = {"start_s": stored.start_s, "stop_s": stored.stop_s, "reason": stored.reason}
+        return [row | known | window], stored.media
