@@ -1,0 +1,1 @@
+"""What a trained model relies on: accuracy on damaged clips, and where its exchanges look."""
