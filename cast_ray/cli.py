@@ -143,6 +143,18 @@ def _metrics(arguments: list[str]) -> int:
     return metrics(arguments)
 
 
+def _report(arguments: list[str]) -> int:
+    from cast_ray.report.command import main as report
+
+    return report(arguments)
+
+
+def _analyze(arguments: list[str]) -> int:
+    from cast_ray.explain.command import main as analyze
+
+    return analyze(arguments)
+
+
 def _bench(arguments: list[str]) -> int:
     from cast_ray.bench.command import main as bench
 
@@ -165,6 +177,12 @@ def _export(arguments: list[str]) -> int:
     from cast_ray.export.command import main as export
 
     return export(arguments)
+
+
+def _predict(arguments: list[str]) -> int:
+    from cast_ray.inference.command import main as predict
+
+    return predict(arguments)
 
 
 def _config(arguments: list[str]) -> int:
@@ -235,6 +253,9 @@ COMMANDS: Mapping[str, Command] = {
     "export": Command(
         takes="CHECKPOINT", does="write a trained model into one file: experts, trained parts, class names", run=_export
     ),
+    "predict": Command(
+        takes="CLIP... --checkpoint RUN", does="name what is in video files, or when in a long one", run=_predict
+    ),
     "config": Command(takes="COMMAND", does="compare the settings of recipes and runs", run=_config),
     "synthesize": Command(
         takes="FOLDER", does="write the embedded dataset: rendered, encoded, labelled clips", run=_synthesize
@@ -242,6 +263,10 @@ COMMANDS: Mapping[str, Command] = {
     "inspect": Command(takes="SHARDS", does="show what a prepared dataset holds, with a contact sheet", run=_inspect),
     "metrics": Command(
         takes="RUN [RUN...]", does="measure predictions, with confidence intervals and differences", run=_metrics
+    ),
+    "report": Command(takes="RUN [RUN...]", does="write one HTML page of runs and their comparison", run=_report),
+    "analyze": Command(
+        takes="COMMAND", does="find out what a model relies on: damaged clips, and attention", run=_analyze
     ),
     "ensemble": Command(takes="RUN RUN...", does="average the predictions of finished runs", run=_ensemble),
     "verify": Command(

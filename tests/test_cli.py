@@ -18,8 +18,8 @@ from cast_ray.models.named import NAMED
 
 GOLDEN = Path(__file__).parent / "golden"
 COMMANDS = {
-    *("bench", "config", "ensemble", "export", "inspect", "metrics", "models", "plan", "synthesize", "verify"),
-    "weights",
+    *("analyze", "bench", "config", "ensemble", "export", "inspect", "metrics", "models", "plan", "predict", "report"),
+    *("synthesize", "verify", "weights"),
 }
 
 
@@ -61,6 +61,7 @@ def test_an_unknown_command_is_answered_with_the_known_ones(call):
         ("ensemble",),
         ("inspect",),
         ("metrics",),
+        ("report",),
         ("export",),
         ("bench", "model"),
         ("config", "diff"),

@@ -1,4 +1,4 @@
-"""The command `cast-ray bench`: measurements as JSON on stdout, progress on stderr."""
+"""The command `cast-ray bench`: measurements on stdout, progress on stderr."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ USAGE = """usage: cast-ray bench COMMAND [FLAGS]
 
   model   speed and memory of a model's inference and training step, beside what the device can do
   data    speed and memory of the input pipeline, beside PyTorch's DataLoader over video files
+  train   speed of the whole stack, beside a bare torch loop over batches in memory
+  inference  time, memory and accuracy of a model on a CPU in several formats: bf16, int8, ONNX
 
 `cast-ray bench COMMAND --help` explains one command.
 """
@@ -82,16 +84,19 @@ class Model:
 
 def main(arguments: list[str]) -> int:
     """Run `cast-ray bench ARGUMENTS`; returns the exit status, 1 if nothing could be measured."""
-    measure = subcommand("bench", arguments, {"model": _model, "data": _data}, USAGE)
+    commands = {"model": _model, "data": _data, "train": _train, "inference": _inference}
+    measure = subcommand("bench", arguments, commands, USAGE)
     if measure is None:
         return 0
-    report, measured = measure(arguments[1:], Console(stderr=True))
+    return 0 if measure(arguments[1:], Console(stderr=True)) else 1
+
+
+def _print_json(report: Mapping[str, Any]) -> None:
     print(json.dumps(report, indent=2))  # noqa: T201
-    return 0 if measured else 1
 
 
-def _model(arguments: list[str], progress: Console) -> tuple[dict[str, Any], bool]:
-    """The report, and whether any variant could run."""
+def _model(arguments: list[str], progress: Console) -> bool:
+    """Print the report; whether any variant could run."""
     settings = parse(
         Model,
         Model(model=tyro.MISSING),
@@ -100,17 +105,53 @@ def _model(arguments: list[str], progress: Console) -> tuple[dict[str, Any], boo
         program="cast-ray bench model",
     )
     report = _bench_model(settings, progress)
-    return report, any("reason" not in result for result in report["results"])
+    _print_json(report)
+    return any("reason" not in result for result in report["results"])
 
 
-def _data(arguments: list[str], progress: Console) -> tuple[dict[str, Any], bool]:
-    """The report, and whether any path could run."""
+def _data(arguments: list[str], progress: Console) -> bool:
+    """Print the report; whether any path could run."""
     from cast_ray.bench.data import DESCRIPTION, Data, bench_data
 
     settings = parse(Data, Data(), description=DESCRIPTION, arguments=arguments, program="cast-ray bench data")
     report = bench_data(settings, progress)
     paths = [path for kind in report["kinds"].values() for path in kind["paths"].values()]
-    return report, any("reason" not in path for path in paths)
+    _print_json(report)
+    return any("reason" not in path for path in paths)
+
+
+def _train(arguments: list[str], progress: Console) -> bool:
+    """Print the report; whether everything could run."""
+    from cast_ray.bench.apart import NoResultError
+    from cast_ray.bench.train import DESCRIPTION, Train, bench_train
+    from cast_ray.bench.train_show import show_train
+
+    settings = parse(Train, Train(), description=DESCRIPTION, arguments=arguments, program="cast-ray bench train")
+    try:
+        report = bench_train(settings, progress)
+    except NoResultError as error:
+        progress.print(str(error), soft_wrap=True, highlight=False, markup=False)
+        return False
+    if settings.json:
+        _print_json(report)
+    else:
+        show_train(report, Console())
+    return True
+
+
+def _inference(arguments: list[str], progress: Console) -> bool:
+    """Print the report; whether any variant could run."""
+    from cast_ray.bench.inference import DESCRIPTION, Inference, bench_inference
+    from cast_ray.bench.inference_show import show_inference
+
+    program = "cast-ray bench inference"
+    settings = parse(Inference, Inference(), description=DESCRIPTION, arguments=arguments, program=program)
+    report = bench_inference(settings, progress)
+    if settings.json:
+        _print_json(report)
+    else:
+        show_inference(report, Console())
+    return any("reason" not in result for result in report["results"])
 
 
 def _bench_model(settings: Model, progress: Console) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import resource
 import subprocess
 import time
 from collections.abc import Callable
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from cast_ray.bench.resident import reset_resident_peak, resident_peak
 
 __all__ = ["PEAK_MEMORY", "describe", "matmul_rate", "peak_memory", "reset_peak_memory", "timed"]
 
@@ -54,12 +55,12 @@ def reset_peak_memory(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     else:
-        _reset_resident_peak()
+        reset_resident_peak()
 
 
 def peak_memory(device: torch.device) -> int:
     """Bytes as `PEAK_MEMORY` explains."""
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _resident_peak()
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else resident_peak()
 
 
 def describe(device: torch.device) -> dict[str, Any]:
@@ -79,22 +80,6 @@ def describe(device: torch.device) -> dict[str, Any]:
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def _resident_peak() -> int:
-    """VmHWM, because ru_maxrss would include what the process was before it started this program."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
-
-
-def _reset_resident_peak() -> None:
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return  # some containers forbid it: the peak is then that since the process began
 
 
 def _processor() -> str:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cast_ray.bench.device import matmul_rate, peak_memory, reset_peak_memory, timed
+from cast_ray.bench.plain import PlainAdamW
 from cast_ray.data.inputs import in_precision
 from cast_ray.errors import UserError
 from cast_ray.models.assemble import assemble
@@ -19,7 +20,7 @@ from cast_ray.models.named import NAMED
 from cast_ray.models.spec import HAS_AUDIO, NetworkSpec
 from cast_ray.training.losses import soft_cross_entropy
 
-__all__ = ["VARIANTS", "Job", "measure", "spec_for"]
+__all__ = ["VARIANTS", "Job", "fill_zeros", "measure", "spec_for"]
 
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 VARIANTS = tuple(f"{mode}-{precision}" for precision in DTYPES for mode in ("eager", "compiled"))
@@ -89,7 +90,7 @@ def measure(job: Job) -> dict[str, Any]:
     spec = spec_for(job.model, image_size=job.image_size, frames=job.frames)
     rate = matmul_rate(device, job.dtype)
     network = assemble(spec, job.num_classes)
-    _fill_zeros(network)
+    fill_zeros(network)
     network = network.to(device=device, dtype=job.dtype)
     network.freeze(spec.trains_whole if job.train_experts is None else job.train_experts)
     network.set_grad_checkpointing(job.checkpoint_activations)
@@ -134,21 +135,14 @@ class _TrainingStep:
             field: torch.randn(batch, count, device=device).softmax(dim=1) for field, count in num_classes.items()
         }
         self.valid = torch.ones(batch, dtype=torch.bool, device=device)
-        self.weights = [weight for weight in network.parameters() if weight.requires_grad]
-        self.full = [weight.detach().float() for weight in self.weights]  # the weights themselves, if float32
-        self.optimizer = torch.optim.AdamW(self.full, lr=LEARNING_RATE, fused=device.type == "cuda")
+        weights = [weight for weight in network.parameters() if weight.requires_grad]
+        self.optimizer = PlainAdamW([{"params": weights}], fused=device.type == "cuda", lr=LEARNING_RATE)
         self.loss = torch.zeros(())
 
     def __call__(self) -> None:
         loss = soft_cross_entropy(self.call(self.inputs), self.targets, self.valid)
         loss.backward()
-        for weight, full in zip(self.weights, self.full, strict=True):
-            full.grad = None if weight.grad is None else weight.grad.float()
-            weight.grad = None
         self.optimizer.step()
-        self.optimizer.zero_grad()
-        if self.weights[0].dtype != torch.float32:
-            torch._foreach_copy_([weight.detach() for weight in self.weights], self.full)
         self.loss = loss.detach()
 
 
@@ -168,7 +162,7 @@ def _time(job: Job, device: torch.device, action: Callable[[], object]) -> dict[
     }
 
 
-def _fill_zeros(network: nn.Module) -> None:
+def fill_zeros(network: nn.Module) -> None:
     """Replace matrices that start at zero: a product with zeros can run faster than one with numbers."""
     for weight in network.parameters():
         if weight.ndim > 1 and not weight.any():

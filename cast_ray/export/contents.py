@@ -19,6 +19,7 @@ from cast_ray.errors import UserError
 from cast_ray.labels import LabelMap
 from cast_ray.models.named import spec_of
 from cast_ray.models.spec import AUDIO, VIDEO, NetworkSpec
+from cast_ray.settings.scale import ViewMean
 from cast_ray.training.checkpoint import CheckpointState
 
 __all__ = ["Contents", "Fingerprints", "Pixels", "Sound", "check_inputs", "contents_of", "from_json", "to_json"]
@@ -73,6 +74,8 @@ class Contents:
     label_map: LabelMap
     views: TestViews
     """Frames, crops and pieces of sound of a clip, as in the run's test."""
+    view_mean: ViewMean = "probabilities"
+    """What is averaged over the views, likewise."""
     pixels: Pixels | None
     """None: the network does not see."""
     sound: Sound | None
@@ -93,6 +96,7 @@ def contents_of(config: RunConfig, state: CheckpointState, *, tensors: str) -> C
             temporal_views=config.test.temporal_views,
             spatial_crops=config.test.spatial_crops,
         ),
+        view_mean=config.test.view_mean,
         pixels=_pixels(spec),
         sound=_sound(spec),
         fingerprints=Fingerprints(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from cast_ray.errors import UserError
 from cast_ray.export.contents import Contents, from_json, to_json
+from cast_ray.export.output import Sink
 from cast_ray.weights.fingerprint import tensor_fingerprint
 
 __all__ = ["DTYPES", "SUFFIX", "read_contents", "read_tensors", "write_file"]
@@ -31,12 +32,6 @@ DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "float16": torch.flo
 CODES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 """safetensors' names of types."""
 ALIGNMENT = 8
-
-
-class Sink(Protocol):
-    """Whatever bytes can be written to."""
-
-    def write(self, content: Any, /) -> Any: ...
 
 
 def write_file(

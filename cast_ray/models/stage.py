@@ -73,7 +73,7 @@ class ExchangeStage(nn.Module):
         for exchange in self.exchanges:
             check_grids(exchange, sides)
             for name in exchange.experts:
-                key = self._key(exchange, name)
+                key = self.key(exchange, name)
                 if key not in self.reduce:
                     self.reduce[key] = enter(exchange, name, sides)
                 way_out = leave(exchange, name, sides) if name in exchange.targets else None
@@ -116,7 +116,7 @@ class ExchangeStage(nn.Module):
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         special, patches = {}, {}
         for name in exchange.experts:
-            reduced = self.reduce[self._key(exchange, name)](tokens[name])
+            reduced = self.reduce[self.key(exchange, name)](tokens[name])
             special[name], patches[name] = reduced[:, :, : self.special[name]], reduced[:, :, self.special[name] :]
             if exchange.positions == "clock":
                 patches[name] = patches[name] + context.clock[name]
@@ -131,13 +131,13 @@ class ExchangeStage(nn.Module):
     ) -> Tensor:
         attended = self.attention[direction.name](patches[direction.target], patches[direction.source])
         bypass = special[direction.target]
-        key = self._key(exchange, direction.target)
+        key = self.key(exchange, direction.target)
         if key not in self.expand:
             bypass = torch.zeros_like(bypass)
         update = torch.cat([bypass, attended], dim=2) if bypass.shape[2] else attended  # no copy without special tokens
         return self.drop_path(self.expand[key](update) if key in self.expand else update)
 
-    def _key(self, exchange: ExchangeSpec, name: str) -> str:
+    def key(self, exchange: ExchangeSpec, name: str) -> str:
         if not self.long_names:
             return name
         (other,) = set(exchange.experts) - {name}

@@ -57,7 +57,7 @@ class Settings:
     jpeg_frame_rate: float | None = None
     """With media jpeg: frames per second that are kept; None: all."""
     rates: tuple[Path, ...] = ()
-    """Reports of `cast-ray bench model` and `cast-ray bench data`, at most one of each."""
+    """Reports of `cast-ray bench model`, `data` and `train --json`, at most one of each."""
     train_clips: int | None = None
     """Clips of the training split, if not those published."""
     validation_clips: int | None = None

@@ -25,6 +25,8 @@ BLOCKS_PER_TASK = 2
 BLOCKS_PER_WORKER = 2
 """And for every training worker: the one that it takes batches from, and the next."""
 FLOPS_PER_MULTIPLY_ADD = 2
+OFFLOADED_PER_SECOND = 120e6
+"""Weights that AdamW of torch updates per second and core; measured here (docs/planning.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +60,9 @@ class Plan:
     steps_per_epoch: int
     step_seconds: float
     exchange_seconds: float
-    """Of a step, in which gradients cross the network; part of what the GPUs allow for."""
+    """Of a step, in which gradients, and with ZeRO 3 weights, cross the network; part of what the GPUs allow for."""
+    update_seconds: float
+    """Of a step, in which the CPU updates what is offloaded; likewise."""
     epoch_seconds: float
     """Of training."""
     validation_seconds: float
@@ -74,6 +78,8 @@ class Plan:
     decoded_per_node: float
     """Bytes per second of decoded clips from other nodes, likewise."""
     object_store_per_node: float
+    offloaded_per_node: float
+    """Main memory that the optimiser takes."""
     dataset_bytes: float
     checkpoint_bytes: float
 
@@ -102,12 +108,12 @@ def make_plan(
         num_clips=round(dataset.train_clips.value),
         seed=config.seed,
         micro_batch=config.batch.micro_batch,
-        accumulation=config.batch.accumulation(cluster.gpus),
+        micro_batches_per_step=config.batch.micro_batches_per_step,
         world_size=cluster.gpus,
         repeats=config.augment.repeats,
     )
-    exchange = _exchange(config, cluster, work)
-    step = train.micro_batch * train.accumulation * _computing(cluster, work, flops) + exchange
+    exchange, update = _exchange(config, cluster, work), _update(config, work)
+    step = train.micro_batch * train.accumulation * _computing(cluster, work, flops) + exchange + update
     others = _data_limits(config, cluster, work, data)
     _require_some(others, config, cluster)
     limits = {"GPU": train.global_batch / step, **others}
@@ -122,14 +128,16 @@ def make_plan(
     core_seconds = data.core_seconds.value * config.data.cpus_per_decode
     gpu_speed = limits["GPU"] / cluster.gpus
     reserved = config.scale.cpus_per_worker * cluster.gpus_per_node
-    moments = 2 if config.optim.kind == "adamw" else 1
+    kept = (2 if config.optim.kind == "adamw" else 1) + bool(config.optim.ema_decay)
+    memory = memory_of(config, work.costs, work.activations, gpu_memory=cluster.gpu.memory)
     return Plan(
-        memory=memory_of(config, work.costs, work.activations, gpu_memory=cluster.gpu.memory),
+        memory=memory,
         limits=limits,
         limited_by=limited_by,
         steps_per_epoch=train.steps_per_epoch,
         step_seconds=train.global_batch / speed,
         exchange_seconds=exchange,
+        update_seconds=update,
         epoch_seconds=epoch,
         validation_seconds=one_view,
         test_seconds=test,
@@ -141,8 +149,9 @@ def make_plan(
         decoded_per_node=speed * work.decoded_bytes * _from_elsewhere(cluster) / cluster.nodes,
         object_store_per_node=_blocks(_tasks(config, cluster, speed * data.core_seconds.value), cluster)
         * _block(config, work),
+        offloaded_per_node=memory.host * cluster.gpus_per_node,
         dataset_bytes=(dataset.train_clips.value + dataset.validation_clips.value) * data.stored_bytes.value,
-        checkpoint_bytes=FULL * work.costs.trainable_parameters * (1 + moments),
+        checkpoint_bytes=FULL * work.costs.trainable_parameters * (1 + kept),
     )
 
 
@@ -157,13 +166,28 @@ def _computing(cluster: Cluster, work: Work, flops: Known) -> float:
 
 
 def _exchange(config: RunConfig, cluster: Cluster, work: Work) -> float:
-    """Seconds of one update in which gradients cross the network, as float32 in a ring of all nodes.
+    """Seconds of one update in which gradients and weights cross the network, in a ring of all nodes.
 
-    Once per update, in ZeRO stage 2 once per micro batch; DeepSpeed does not overlap it with the computation in these
-    stages.
+    Gradients as float32, there and back: once per update, from ZeRO stage 2 on once per micro batch. Stage 3 sends
+    gradients one way only, but all weights for every forward and every backward pass. In stages 0 to 2 DeepSpeed does
+    not overlap it with the computation; stage 3, which does in part, is counted as if it did not.
     """
-    times = config.batch.accumulation(cluster.gpus) if config.scale.zero_stage >= 2 else 1
-    return times * 2 * _from_elsewhere(cluster) * FULL * work.costs.trainable_parameters / cluster.network
+    costs, scale = work.costs, config.scale
+    size = FULL if scale.precision == "float32" else FULL // 2
+    values = FULL * costs.trainable_parameters
+    sent = 2 * size * costs.parameters + values if scale.zero_stage == 3 else 2 * values
+    times = config.batch.accumulation(cluster.gpus) if scale.zero_stage >= 2 else 1
+    return times * _from_elsewhere(cluster) * sent / cluster.network
+
+
+def _update(config: RunConfig, work: Work) -> float:
+    """Seconds in which a worker's cores update its share of the offloaded weights."""
+    scale = config.scale
+    if not scale.offload_optimizer:
+        return 0.0
+    return (
+        work.costs.trainable_parameters / scale.num_workers / (OFFLOADED_PER_SECOND * max(1.0, scale.cpus_per_worker))
+    )
 
 
 def _data_limits(config: RunConfig, cluster: Cluster, work: Work, data: DataRates) -> dict[str, float]:

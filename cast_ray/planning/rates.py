@@ -24,6 +24,8 @@ PATHS: Mapping[Media, str] = {"original": "same-cpu", "short-gop": "short-gop", 
 """Names in the report of `cast-ray bench data`, by what is stored."""
 DECODE_STAGES = ("read", "decode", "crop", "other")
 """Stages of a path that a decode worker does in training."""
+KINDS = {"model": "results", "data": "kinds", "train": "stack"}
+"""Commands of `cast-ray bench` whose reports are taken, with a field that only theirs have."""
 ACHIEVED = 0.45
 """Share of the vendor's rate that a training step reaches where nobody has measured it."""
 SAMPLED_FRAMES = 16
@@ -80,8 +82,9 @@ class Report:
     content: Mapping[str, Any]
 
     @property
-    def of_data(self) -> bool:
-        return "kinds" in self.content
+    def kind(self) -> str:
+        """Which `cast-ray bench` command printed it; KINDS has the field that tells."""
+        return next(kind for kind, field in KINDS.items() if field in self.content)
 
     def field(self, *names: str | int) -> Any:
         """What lies under these keys.
@@ -123,7 +126,7 @@ def read_reports(paths: Sequence[Path]) -> tuple[Report, ...]:
     """The files that --rates names.
 
     Raises:
-        UserError: a file cannot be read or is no report of `cast-ray bench model` or `data`, or two are of one kind.
+        UserError: a file cannot be read or is no report of `cast-ray bench`, or two are of one kind.
     """
     reports = []
     for path in paths:
@@ -133,15 +136,13 @@ def read_reports(paths: Sequence[Path]) -> tuple[Report, ...]:
             raise UserError(
                 f"--rates is '{path}', which cannot be read: {error}; give JSON of `cast-ray bench`"
             ) from None
-        if not isinstance(content, dict) or ("kinds" in content) == ("results" in content):
-            raise UserError(
-                f"--rates is '{path}', which has neither 'results' (`cast-ray bench model`) nor 'kinds' (`cast-ray "
-                "bench data`); give what one of them printed"
-            )
+        if not isinstance(content, dict) or sum(field in content for field in KINDS.values()) != 1:
+            fields = ", ".join(f"'{field}' (`cast-ray bench {kind}`)" for kind, field in KINDS.items())
+            raise UserError(f"--rates is '{path}', which has none of {fields}; give what one of them printed as JSON")
         reports.append(Report(path=str(path), content=content))
-    kinds = [report.of_data for report in reports]
+    kinds = [report.kind for report in reports]
     if len(set(kinds)) != len(kinds):
-        raise UserError("--rates names two reports of one kind; give one of `bench model` and one of `bench data`")
+        raise UserError("--rates names two reports of one kind; give at most one of each `cast-ray bench` command")
     return tuple(reports)
 
 
@@ -150,15 +151,36 @@ def gpu_rate(
 ) -> Known:
     """FLOP/s that a training step gets done, counting what it really computes.
 
+    The speed of the model's step is that of a report of `bench model`, else of the bare loop of `bench train`, else
+    assumed; a report of `bench train` says what share of it the whole stack keeps.
+
     Raises:
-        UserError: the report is of another GPU or precision, or a field is missing.
+        UserError: a report is of another GPU or precision, or a field is missing.
     """
     flops = gpu.flops(precision, gpu_name)
-    report = next((report for report in reports if not report.of_data), None)
-    if report is None:
-        return Known(
+    model, train = _report(reports, "model"), _report(reports, "train")
+    for report in (model, train):
+        if report is not None:
+            _check_fits(report, gpu, gpu_name, checkpointed)
+    if model is not None:
+        known = _of_model(model, precision, micro_batch)
+    elif train is not None:
+        known = _of_bare_loop(train, precision)
+    else:
+        known = Known(
             value=ACHIEVED * flops, origin=f"{flops / 1e12:g} TFLOP/s stated by the vendor x {ACHIEVED} {ASSUMED}"
         )
+    if train is None:
+        return known
+    kept = min(1.0, train.number("ratio", "clips_per_second"))
+    return Known(value=known.value * kept, origin=f"{known.origin}; x {kept:.3f} of the whole stack, from {train.path}")
+
+
+def _report(reports: Sequence[Report], kind: str) -> Report | None:
+    return next((report for report in reports if report.kind == kind), None)
+
+
+def _check_fits(report: Report, gpu: Gpu, gpu_name: str, checkpointed: bool) -> None:
     device = str(report.field("environment", "device"))
     if not re.search(rf"\b{gpu.device}\b", device):
         raise UserError(f"'{report.path}' was measured on '{device}', but --gpu is {gpu_name}; give one from that GPU")
@@ -167,7 +189,11 @@ def gpu_rate(
             f"'{report.path}' has checkpoint_activations {not checkpointed}, the run {checkpointed}; measure it again "
             "with the run's choice"
         )
-    variant = f"eager-{precision}"
+
+
+def _of_model(report: Report, precision: str, micro_batch: int) -> Known:
+    """From the batch nearest to the run's; fp16 is taken to be as fast as bf16, whose matrix units have one rate."""
+    variant = "eager-float32" if precision == "float32" else "eager-bf16"
     results = report.field("results")
     groups = [report.group("results", n) for n in range(len(results))]
     places = [n for n, each in enumerate(groups) if each.get("variant") == variant and "training" in each]
@@ -177,6 +203,16 @@ def gpu_rate(
     speed = report.number("results", place, "training", "clips_per_second")
     needed = 2 * report.number("multiply_adds_per_clip", "training")
     batch, model = report.number("results", place, "batch"), report.field("model")
+    return Known(value=speed * needed, origin=f"from {report.path}: {model}, batch {batch:g}, {speed:.4g} clips/s")
+
+
+def _of_bare_loop(report: Report, precision: str) -> Known:
+    measured = report.field("precision")
+    if (measured == "float32") != (precision == "float32"):
+        raise UserError(f"'{report.path}' was measured in {measured}, the run has {precision}; measure it in that one")
+    speed = report.number("bare", "clips_per_second") / report.number("workers")
+    needed = 2 * report.number("multiply_adds_per_clip", "training")
+    batch, model = report.number("batch"), report.field("model")
     return Known(value=speed * needed, origin=f"from {report.path}: {model}, batch {batch:g}, {speed:.4g} clips/s")
 
 
@@ -202,7 +238,7 @@ def data_rates(
         sound: whether the model hears.
         jpeg_frame_rate: JPEG frames kept per second; None: all.
     """
-    report = next((report for report in reports if report.of_data), None)
+    report = _report(reports, "data")
     kinds = MEASURED if report is None else _kinds(report, media)
     kind = min(kinds, key=lambda kind: abs(math.log(kind.frames / dataset.frames)))
     size, seconds, stored = 0.0, 0.0, dataset.frames

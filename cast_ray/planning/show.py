@@ -15,13 +15,25 @@ from rich.text import Text
 from cast_ray.config import RunConfig
 from cast_ray.planning.datasets import Dataset
 from cast_ray.planning.known import ASSUMED, COUNTED, Known
-from cast_ray.planning.memory import BUCKET, CONTEXT, USABLE
+from cast_ray.planning.memory import CONTEXT, USABLE
 from cast_ray.planning.plan import BLOCKS_PER_TASK, BLOCKS_PER_WORKER, OBJECT_STORE_SHARE, Cluster, Plan
 from cast_ray.planning.rates import DataRates
 from cast_ray.planning.work import Work
 
 __all__ = ["Shown", "show", "to_dict"]
 
+MEMORY = (
+    "frozen_weights",
+    "trainable_weights",
+    "gathered_weights",
+    "gradients",
+    "optimizer",
+    "average",
+    "reduction",
+    "per_clip",
+    "activations",
+)
+"""Fields of `cast_ray.planning.memory.Memory` that are told."""
 WIDTH = 118
 """Columns that the tables need."""
 
@@ -89,7 +101,6 @@ def show(shown: Shown, console: Console) -> None:
 def to_dict(shown: Shown) -> dict[str, Any]:
     """Everything, in bytes, seconds and clips; limits that nothing is known about are null."""
     plan, memory, data = shown.plan, shown.plan.memory, shown.data
-    names = ("frozen_weights", "trainable_weights", "gradients", "optimizer", "reduction", "per_clip", "activations")
     return {
         "recipe": shown.recipe,
         "model": shown.config.model.name,
@@ -98,7 +109,7 @@ def to_dict(shown: Shown) -> dict[str, Any]:
         "gpu": shown.gpu_name,
         "media": shown.media,
         "memory_per_gpu": {
-            **{name: getattr(memory, name) for name in names},
+            **{name: getattr(memory, name) for name in MEMORY},
             "needed": memory.needed,
             "available": memory.available,
             "fits": memory.fits,
@@ -115,6 +126,7 @@ def to_dict(shown: Shown) -> dict[str, Any]:
         "read_bytes_per_second_per_node": plan.read_per_node,
         "decoded_bytes_per_second_per_node": plan.decoded_per_node,
         "object_store_bytes_per_node": plan.object_store_per_node,
+        "offloaded_bytes_per_node": plan.offloaded_per_node,
         "dataset_bytes": plan.dataset_bytes,
         "checkpoint_bytes": plan.checkpoint_bytes,
         "steps_per_epoch": plan.steps_per_epoch,
@@ -149,18 +161,21 @@ def _does_not_fit(shown: Shown) -> str:
 
 
 def _memory_rows(shown: Shown) -> Iterator[tuple[str, str, str]]:
-    memory, costs = shown.plan.memory, shown.work.costs
+    memory, costs, scale = shown.plan.memory, shown.work.costs, shown.config.scale
     frozen, trained = (costs.parameters - costs.trainable_parameters) / 1e6, costs.trainable_parameters / 1e6
     checkpointed = "with" if shown.config.model.checkpoint_activations else "without"
-    yield "frozen weights", _size(memory.frozen_weights), f"{frozen:.1f} M, {COUNTED}"
-    yield "trainable weights", _size(memory.trainable_weights), f"{trained:.1f} M, {COUNTED}"
-    yield "gradients", _size(memory.gradients), "as wide as the weights"
-    yield (
-        "optimiser",
-        _size(memory.optimizer),
-        f"{shown.config.optim.kind}, float32; ZeRO shares it out from stage 1 on",
-    )
-    yield "reduction", _size(memory.reduction), f"DeepSpeed's buffer of {BUCKET / 1e6:g} M values, and a float32 copy"
+    shared = f", shared out among {scale.min_workers or scale.num_workers}"
+    of_optimizer, of_gradients, of_weights = (shared if scale.zero_stage >= stage else "" for stage in (1, 2, 3))
+    yield "frozen weights", _size(memory.frozen_weights), f"{frozen:.1f} M, {COUNTED}{of_weights}"
+    yield "trainable weights", _size(memory.trainable_weights), f"{trained:.1f} M, {COUNTED}{of_weights}"
+    if memory.gathered_weights:
+        yield "gathered weights", _size(memory.gathered_weights), "those at work, and the next ones"
+    yield "gradients", _size(memory.gradients), f"as wide as the weights{of_gradients}"
+    elsewhere = "in the machine's memory; " if scale.offload_optimizer else ""
+    yield "optimiser", _size(memory.optimizer), f"{elsewhere}{shown.config.optim.kind}, float32{of_optimizer}"
+    if shown.config.optim.ema_decay:
+        yield "moving average", _size(memory.average), f"{elsewhere}float32{of_optimizer}"
+    yield "reduction", _size(memory.reduction), "buffer of DeepSpeed, and what is float32 of the gradients"
     yield (
         f"activations of {memory.micro_batch} clips",
         _size(memory.activations),
@@ -192,6 +207,12 @@ def _need_rows(shown: Shown) -> Iterator[tuple[str, str, str]]:
     yield "decode cores per GPU", f"{plan.cores_per_gpu:.1f}", "to keep it busy"
     yield "cores per node", f"{plan.cores_per_node:.0f}", f"with {scale.cpus_per_worker:g} for each training worker"
     yield "object store per node", _size(plan.object_store_per_node), "blocks of decoded clips on their way"
+    if plan.offloaded_per_node:
+        yield (
+            "offloaded per node",
+            _size(plan.offloaded_per_node),
+            "optimiser's state and its gradients, in main memory",
+        )
     yield "dataset", _size(plan.dataset_bytes), "training and validation clips, prepared"
     yield "read per node", f"{_size(plan.read_per_node)}/s", "stored clips, at the speed of the run"
     yield "decoded clips per node", f"{_size(plan.decoded_per_node)}/s", "from other nodes, likewise"
@@ -201,10 +222,12 @@ def _need_rows(shown: Shown) -> Iterator[tuple[str, str, str]]:
 
 def _time_rows(shown: Shown) -> Iterator[tuple[str, str, str]]:
     plan, config = shown.plan, shown.config
+    weights = " and weights" if config.scale.zero_stage == 3 else ""
+    update = f", update on the CPU {plan.update_seconds:.3f} s" if plan.update_seconds else ""
     yield (
         "step",
         f"{plan.step_seconds:.3f} s",
-        f"of {config.batch.global_batch} clips; gradients' exchange {plan.exchange_seconds:.3f} s",
+        f"of {config.batch.global_batch} clips; exchange of gradients{weights} {plan.exchange_seconds:.3f} s{update}",
     )
     yield (
         "epoch",
@@ -214,6 +237,10 @@ def _time_rows(shown: Shown) -> Iterator[tuple[str, str, str]]:
     views = config.test.temporal_views * config.test.spatial_crops
     yield "test", _time(plan.test_seconds), f"{views} views"
     yield "run", _time(plan.run_seconds), f"{config.optim.epochs} epochs, validation and test, without start-up"
+    workers, fewest = config.scale.num_workers, config.scale.min_workers
+    if fewest is not None and fewest < workers:
+        slower = plan.run_seconds * workers / fewest
+        yield f"run with {fewest} workers", _time(slower), f"if no more than that are left of {workers} from the start"
     cost = "" if shown.cost is None else f"{shown.cost:,.2f} at {shown.price_per_gpu_hour:g} each"
     yield "GPU hours", f"{plan.gpu_hours:,.1f}", cost
 

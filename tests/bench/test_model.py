@@ -52,7 +52,7 @@ def test_a_step_lowers_the_loss_and_leaves_frozen_weights_alone(dtype):
     frozen = {name: weight.clone() for name, weight in network.named_parameters() if not weight.requires_grad}
     inputs = {"video": torch.randn(4, 3, 2, 16, 16, dtype=dtype)}
     step = bench._TrainingStep(network, network, inputs, classes, batch=4, device=torch.device("cpu"))
-    step.optimizer.param_groups[0]["lr"] = 3e-3
+    step.optimizer.optimizer.param_groups[0]["lr"] = 3e-3
     losses = []
     for _ in range(20):
         step()
@@ -71,14 +71,14 @@ def test_bf16_weights_follow_their_float32_copies():
     inputs = {"x": torch.randn(2, 4, dtype=torch.bfloat16)}
     step = bench._TrainingStep(network, call, inputs, {"label": 3}, batch=2, device=torch.device("cpu"))
     step()
-    assert all(full.dtype == torch.float32 for full in step.full)
-    assert torch.equal(network.weight, step.full[0].bfloat16())
+    assert all(full.dtype == torch.float32 for full in step.optimizer.full)
+    assert torch.equal(network.weight, step.optimizer.full[0].bfloat16())
 
 
 def test_no_matrix_is_left_at_zero():
     network = assemble(spec_for("cast_tiny", image_size=None, frames=None), {"label": 3})
     assert any(weight.ndim > 1 and not weight.any() for weight in network.parameters())
-    bench._fill_zeros(network)
+    bench.fill_zeros(network)
     assert all(weight.any() for weight in network.parameters() if weight.ndim > 1)
 
 

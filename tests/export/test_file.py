@@ -15,7 +15,8 @@ from cast_ray.errors import UserError
 from cast_ray.export.contents import to_json
 from cast_ray.export.file import read_contents, write_file
 from cast_ray.export.load import load_exported
-from cast_ray.export.merge import MovedWeights, export
+from cast_ray.export.merge import export
+from cast_ray.export.moved import MovedWeights
 
 
 @pytest.fixture

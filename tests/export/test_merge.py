@@ -14,7 +14,8 @@ from rich.console import Console
 
 from cast_ray.errors import UserError
 from cast_ray.export.load import load_exported
-from cast_ray.export.merge import MovedWeights, export
+from cast_ray.export.merge import export
+from cast_ray.export.moved import MovedWeights
 from cast_ray.models.spec import VideoInput
 from cast_ray.training.checkpoint import read_run, read_state, write_checkpoint
 

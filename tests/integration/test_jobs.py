@@ -56,7 +56,7 @@ def test_the_submitted_job_succeeds_and_shows_its_progress(submitted: tuple) -> 
     _, _, status, output = submitted
     assert status == 0, output
     assert "succeeded" in output
-    progress = r"step +\d+ +loss \d\.\d+ +lr .* clips/s +waiting for data +\d+% +left \d+:\d\d"
+    progress = r"step +\d+ +loss \d\.\d+ +[\d.]+ clips/s +wait +\d+% +left \d+:\d\d"
     assert re.search(progress, output), output
     assert "validation" in output
 

@@ -26,7 +26,7 @@ class Case:
 
     def __init__(self) -> None:
         self.config = RECIPES["ssv2"]()
-        gpu = Gpu(device="Some", memory=80e9, bf16=100e12, float32=10e12, bandwidth=1e12)
+        gpu = Gpu(device="Some", memory=80e9, bf16=100e12, fp16=100e12, float32=10e12, bandwidth=1e12)
         self.cluster = Cluster(
             nodes=2,
             gpus_per_node=8,

@@ -82,7 +82,7 @@ def test_verbs_and_nouns_and_sound(capsys):
         ([*TINY, "--jpeg-frame-rate", "8"], "goes with --media jpeg only"),
         ([*TINY, "--cpus-per-node", "32"], "none is left to decode"),
         ([*TINY, "--price-per-gpu-hour", "-1"], "--price-per-gpu-hour is -1"),
-        ([*TINY, "--gpu", "v100-32"], "use --scale.precision float32"),
+        ([*TINY, "--gpu", "v100-32"], "use --scale.precision fp16"),
         ([*TINY, "--gpus", "8"], "unknown flag --gpus"),
         (["--recipe", "custom"], "no published numbers belong to 'custom'"),
     ],

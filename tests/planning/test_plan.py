@@ -48,7 +48,9 @@ def test_the_memory_of_the_same_case_by_hand(case):
     assert memory.frozen_weights == 150e6 * 2
     assert memory.trainable_weights == memory.gradients == 50e6 * 2
     assert memory.optimizer == pytest.approx(50e6 * 12 / 16)
-    assert memory.reduction == 50e6 * 4 + 500e6 * 2
+    # A bucket in bf16 and in float32, and float32 gradients of the sixteenth that this GPU updates.
+    assert memory.reduction == pytest.approx(2**24 * (2 + 4) + 50e6 * 4 / 16)
+    assert memory.average == memory.gathered_weights == memory.host == 0
     assert memory.per_clip == 10**9 + 4 * 10**6
     assert memory.activations == 6 * memory.per_clip
     assert memory.available == pytest.approx((80e9 - 1.5e9) * 0.92)
@@ -67,6 +69,43 @@ def test_float32_in_stage_0_needs_no_copy_and_no_buffer(case):
     assert memory.frozen_weights == 150e6 * 4
     assert memory.optimizer == 50e6 * 8
     assert memory.reduction == 50e6 * 4
+
+
+def test_stage_3_shares_out_all_weights_and_sends_them_for_every_pass(case):
+    plan = case.plan(_with_scale(case, zero_stage=3))
+    assert plan.memory.frozen_weights == pytest.approx(150e6 * 2 / 16)
+    assert plan.memory.trainable_weights == plan.memory.gradients == pytest.approx(50e6 * 2 / 16)
+    assert plan.memory.gathered_weights == 2 * 2**24 * 2
+    # 200 M weights in bf16 for forward and for backward, and the gradients once; 4 passes, half from the other node.
+    assert plan.exchange_seconds == pytest.approx(4 * 0.5 * (2 * 200e6 * 2 + 50e6 * 4) / 10e9)
+
+
+def test_a_moving_average_takes_a_share_of_the_gpu_and_a_third_more_of_a_checkpoint(case):
+    one, two = case.plan(), case.plan(replace(case.config, optim=replace(case.config.optim, ema_decay=0.999)))
+    assert two.memory.average == pytest.approx(50e6 * 4 / 16)
+    assert two.memory.needed - one.memory.needed == pytest.approx(two.memory.average)
+    assert two.checkpoint_bytes == pytest.approx(one.checkpoint_bytes * 4 / 3)
+
+
+def test_an_offloaded_optimiser_moves_to_the_machines_memory_and_costs_time(case):
+    one, two = case.plan(), case.plan(_with_scale(case, offload_optimizer=True))
+    assert two.memory.optimizer == 0
+    # Float32 weights and moments, their gradients, and those in bf16 as they arrive, of a sixteenth of the weights.
+    assert two.memory.host == pytest.approx(50e6 / 16 * (12 + 4 + 2))
+    assert two.offloaded_per_node == pytest.approx(8 * two.memory.host)
+    assert one.memory.needed - two.memory.needed == pytest.approx(50e6 / 16 * 16)
+    assert two.update_seconds == pytest.approx(50e6 / 16 / (4 * 120e6))
+    assert two.step_seconds - one.step_seconds == pytest.approx(two.update_seconds)
+
+
+def test_fp16_needs_what_bf16_needs(case):
+    assert case.plan(_with_scale(case, precision="fp16")).memory == case.plan().memory
+
+
+def test_the_memory_is_that_with_the_fewest_workers_of_an_elastic_run(case):
+    elastic, full = case.plan(_with_scale(case, min_workers=4)), case.plan()
+    assert elastic.memory.optimizer == pytest.approx(50e6 * 12 / 4)
+    assert elastic.run_seconds == full.run_seconds
 
 
 def test_a_model_that_computes_little_is_held_up_by_the_gpus_memory(case):

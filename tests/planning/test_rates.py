@@ -26,6 +26,20 @@ MODEL = {
 }
 
 
+TRAIN = {
+    "model": "cast_base_patch16_224",
+    "checkpoint_activations": False,
+    "multiply_adds_per_clip": {"training": 880e9},
+    "environment": {"device": "NVIDIA H200"},
+    "precision": "bf16",
+    "workers": 2,
+    "batch": 6,
+    "bare": {"clips_per_second": 240.0},
+    "stack": {"clips_per_second": 228.0},
+    "ratio": {"clips_per_second": 0.95},
+}
+
+
 def _path(clips_per_second, **stages):
     return {"clips_per_second_per_worker": clips_per_second, "seconds_per_clip": stages}
 
@@ -151,6 +165,32 @@ def test_a_missing_or_senseless_field_of_a_data_report_is_named(write, field, va
         path[field] = value
     with pytest.raises(UserError, match=message):
         _data(read_reports([write(content)]))
+
+
+def test_what_the_whole_stack_keeps_lowers_the_speed_of_the_model(write):
+    both = read_reports([write(MODEL), write(TRAIN, "train.json")])
+    assert _gpu(both).value == pytest.approx(100 * 2 * 880e9 * 0.95)
+    assert "x 0.950 of the whole stack" in _gpu(both).origin
+
+
+def test_a_train_report_alone_has_the_speed_of_its_own_bare_loop_per_gpu(write):
+    reports = read_reports([write(TRAIN)])
+    assert _gpu(reports).value == pytest.approx(120 * 2 * 880e9 * 0.95)
+    with pytest.raises(UserError, match="was measured in bf16, the run has float32"):
+        _gpu(reports, precision="float32")
+    with pytest.raises(UserError, match="measured on 'NVIDIA H200', but --gpu is a100-80"):
+        _gpu(reports, "a100-80")
+
+
+def test_a_stack_that_was_faster_by_chance_promises_nothing(write):
+    reports = read_reports([write(TRAIN | {"ratio": {"clips_per_second": 1.02}})])
+    assert _gpu(reports).value == pytest.approx(120 * 2 * 880e9)
+
+
+def test_fp16_is_taken_to_be_as_fast_as_bf16(write):
+    reports = read_reports([write(MODEL)])
+    assert _gpu(reports, precision="fp16").value == _gpu(reports).value
+    assert _gpu((), "v100-32", precision="fp16").value == pytest.approx(0.45 * 125e12)
 
 
 def test_another_gpu_precision_or_checkpointing_is_refused(write):

@@ -37,7 +37,7 @@ class SpectrogramEmbedding(nn.Module):
     def forward(self, spectrogram: Tensor) -> Tensor:
         """Spectrogram [B, M, F] to tokens [B, 1, 2 + P, D]."""
         patches = rearrange(self.patch(spectrogram[:, None]), "b d m f -> b (m f) d")
-        special = torch.stack([self.class_token, self.distillation_token]).expand(len(patches), -1, -1)
+        special = torch.stack([self.class_token, self.distillation_token]).expand(patches.shape[0], -1, -1)
         return (torch.cat([special, patches], dim=1) + self.positions)[:, None]
 
 

@@ -26,7 +26,7 @@ def scale_frames(clip: Tensor, size: int) -> Tensor:
     # In float32, because a CPU knows no antialiasing of other types.
     images = rearrange(clip.float(), "b c t h w -> (b t) c h w")
     images = F.interpolate(images, size=(size, size), mode="bilinear", antialias=True).to(clip.dtype)
-    return rearrange(images, "(b t) c h w -> b c t h w", b=len(clip))
+    return rearrange(images, "(b t) c h w -> b c t h w", b=clip.shape[0])
 
 
 def pick_frames(clip: Tensor, *, frames_per_step: int, size: int) -> Tensor:
@@ -69,6 +69,6 @@ class FrameEmbedding(nn.Module):
     def forward(self, clip: Tensor) -> Tensor:
         """Clip [B, 3, T, H, W] to tokens [B, U, 1 + N, D]."""
         patches = self.patch(pick_frames(clip, frames_per_step=self.frames_per_step, size=self.size))
-        patches = rearrange(patches, "(b u) d h w -> b u (h w) d", b=len(clip))
+        patches = rearrange(patches, "(b u) d h w -> b u (h w) d", b=clip.shape[0])
         class_token = self.class_token.expand(*patches.shape[:2], 1, -1)
         return self.norm(torch.cat([class_token, patches], dim=2) + self.positions)

@@ -51,7 +51,7 @@ class TimmEmbedding(nn.Module):
         x = self.vit._pos_embed(x)
         if isinstance(x, tuple):  # EVA: tokens, rotary embedding
             x = x[0]
-        return rearrange(self.vit.norm_pre(x), "(b u) n d -> b u n d", b=len(clip))
+        return rearrange(self.vit.norm_pre(x), "(b u) n d -> b u n d", b=clip.shape[0])
 
 
 class TimmBranch(nn.Module):
