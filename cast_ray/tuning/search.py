@@ -1,0 +1,193 @@
+"""How many trials are run on Ray Tune: started, or continued after a kill, and what came out of each."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict
+from typing import Any
+
+import pyarrow.fs as pafs
+import ray
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, PopulationBasedTraining, TrialScheduler
+from ray.tune.search import BasicVariantGenerator, SearchAlgorithm
+from ray.tune.search.optuna import OptunaSearch
+from ray.tune.search.sample import Domain, Sampler
+from rich.console import Console
+
+from cast_ray.cluster import needs
+from cast_ray.config import RunConfig
+from cast_ray.configuration import flat_settings
+from cast_ray.data.storage import filesystem, written_whole
+from cast_ray.errors import UserError
+from cast_ray.tuning.method import Method
+from cast_ray.tuning.results import EPOCH, SCORE, TrialResult, result_of
+from cast_ray.tuning.space import Space
+from cast_ray.tuning.trial import Trial, run_trial
+from cast_ray.tuning.watch import SearchLog
+
+__all__ = ["most_at_once", "run_search"]
+
+SEARCH_FILE, TRIALS = "search.json", "trials"
+"""In the search's folder: what was asked for; Tune's own folder."""
+DRIVER = {"node:__internal_head__": 0.001}
+"""What Tune reserves for a trial's driver: its place is the head node, and no part of a core, which would be missing
+where a trial fits just so."""
+
+
+def run_search(trial: Trial, space: Space, method: Method, *, folder: str, console: Console) -> tuple[TrialResult, ...]:
+    """Run all trials, or what is left of them if the folder has an interrupted search with the same settings.
+
+    Args:
+        trial: what all trials have in common; its base's storage is the folder for their runs.
+        space: what is varied.
+        method: how.
+        folder: path or URI of the search.
+        console: where progress goes.
+
+    Raises:
+        UserError: the folder holds another search; or all trials failed.
+    """
+    asked = _description(trial, space, method)
+    started = _begun(folder, asked)
+    trainable = tune.with_resources(tune.with_parameters(run_trial, trial=trial), DRIVER)
+    log = SearchLog(console, trials=_count(space, method), epochs=trial.base.optim.epochs, fields=tuple(space))
+    place = f"{folder}/{TRIALS}"
+    at_once = method.max_concurrent or most_at_once(trial.base)
+    if started and tune.Tuner.can_restore(place):
+        console.print(f"search: {folder} goes on where it was interrupted")
+        tuner = tune.Tuner.restore(
+            place, trainable=trainable, resume_unfinished=True, resume_errored=True, param_space=dict(space)
+        )
+        # Ray has no other way to change these of a search that goes on; the callback's console is not in its files.
+        tuner._local_tuner._run_config.callbacks = [log]
+        tuner._local_tuner._tune_config.max_concurrent_trials = at_once
+    else:
+        tuner = tune.Tuner(
+            trainable,
+            param_space=dict(space),
+            tune_config=tune.TuneConfig(
+                metric=SCORE,
+                mode="max",
+                search_alg=None if method.scheduler == "pbt" else _search_algorithm(method),
+                scheduler=_scheduler(method, trial.base, space),
+                num_samples=method.trials,
+                max_concurrent_trials=at_once,
+                trial_dirname_creator=lambda trial: trial.trial_id,
+            ),
+            run_config=tune.RunConfig(name=TRIALS, storage_path=folder, callbacks=[log], verbose=0),
+        )
+    results = tuple(result_of(result) for result in tuner.fit())
+    if all(result.error is not None for result in results):
+        raise UserError(f"all {len(results)} trials failed; the first: {results[0].error}")
+    return results
+
+
+def most_at_once(config: RunConfig) -> int:
+    """Trials that the cluster has room for at the same time, by whichever resource is scarcest; at least one.
+
+    Tune knows nothing of the workers of a trial: without the limit, trials would wait for each other's.
+    """
+    has = ray.cluster_resources()
+    return max(1, min(math.floor(has.get(name, 0) / amount) for name, amount in needs(config).items()))
+
+
+def _scheduler(method: Method, base: RunConfig, space: Space) -> TrialScheduler:
+    epochs = base.optim.epochs
+    if method.scheduler == "asha":
+        # One more than there are: a trial that reaches the end is to end by itself, and frees its workers.
+        return ASHAScheduler(
+            time_attr=EPOCH,
+            max_t=epochs + 1,
+            grace_period=min(method.grace_epochs, epochs),
+            reduction_factor=method.keep_one_of,
+        )
+    if method.scheduler == "pbt":
+        fixed = [name for name in space if name.startswith("model.") and name != "model.drop_path"]
+        if fixed:
+            raise UserError(
+                f"the search space varies {', '.join(fixed)}, but with pbt trials take over each other's weights, "
+                "which would not fit; use --method.scheduler asha, or leave them out of the space"
+            )
+        return PopulationBasedTraining(
+            time_attr=EPOCH,
+            perturbation_interval=method.grace_epochs,
+            hyperparam_mutations=dict(space),
+            require_attrs=False,
+        )
+    return FIFOScheduler()
+
+
+def _search_algorithm(method: Method) -> SearchAlgorithm | OptunaSearch:
+    if method.search == "tpe":
+        return OptunaSearch(seed=method.seed)
+    return BasicVariantGenerator(random_state=method.seed)
+
+
+def _count(space: Space, method: Method) -> int:
+    """Trials of the whole search: a grid in the space multiplies them."""
+    grids = [len(drawn["grid_search"]) for drawn in space.values() if isinstance(drawn, dict)]
+    return method.trials * math.prod(grids)
+
+
+def _description(trial: Trial, space: Space, method: Method) -> dict[str, Any]:
+    """Everything that must be the same when a search goes on."""
+    drawn = {name: _text(values) for name, values in space.items()}
+    chosen = {name: value for name, value in asdict(method).items() if name != "max_concurrent"}
+    return {
+        "base": dict(flat_settings(trial.base.to_dict())),
+        "datasets": dict(trial.datasets),
+        "variants": {name: dict(settings) for name, settings in trial.variants.items()},
+        "views": trial.views,
+        "space": drawn,
+        "method": chosen,
+    }
+
+
+def _text(drawn: Any) -> str:
+    """A domain as text; Ray's own says nothing of its limits, and has addresses that differ from process to process."""
+    if isinstance(drawn, Domain | Sampler):
+        inner = {name: _text(value) for name, value in vars(drawn).items() if name != "sampler"}
+        sampler = drawn.get_sampler() if isinstance(drawn, Domain) else getattr(drawn, "sampler", None)
+        return f"{type(drawn).__name__}{inner}" + (f" {_text(sampler)}" if sampler is not None else "")
+    return drawn.__qualname__ if callable(drawn) else repr(drawn)
+
+
+def _begun(folder: str, asked: dict[str, Any]) -> bool:
+    """Whether the folder holds this search already; if it holds none, note what it is.
+
+    Raises:
+        UserError: it holds another one.
+    """
+    asked = json.loads(json.dumps(asked, default=str))
+    storage, path = filesystem(folder)
+    if storage.get_file_info(f"{path}/{SEARCH_FILE}").type == pafs.FileType.File:
+        with storage.open_input_stream(f"{path}/{SEARCH_FILE}") as source:
+            content = source.read()
+        try:
+            before = json.loads(content)
+        except ValueError as error:
+            raise UserError(f"{folder}/{SEARCH_FILE} is damaged: {error}; start again with another --name") from error
+        changed = [
+            f"{section} {name}".rstrip() + f": was {old.get(name)}, is {new.get(name)}"
+            for section in asked
+            for old, new in [_both(before.get(section), asked[section])]
+            for name in sorted(old.keys() | new.keys())
+            if old.get(name) != new.get(name)
+        ]
+        if changed:
+            raise UserError(
+                f"{folder} holds a search with other settings: {'; '.join(changed)}; give the same ones to go on, or "
+                "another --name"
+            )
+        return True
+    storage.create_dir(path, recursive=True)
+    with written_whole(storage, f"{path}/{SEARCH_FILE}") as sink:
+        sink.write(json.dumps(asked, indent=2).encode())
+    return False
+
+
+def _both(before: Any, now: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Two values as dictionaries, so that they can be compared entry by entry."""
+    return (before if isinstance(before, dict) else {"": before}), (now if isinstance(now, dict) else {"": now})

@@ -1,0 +1,126 @@
+"""What one trial of a search does: a distributed training run of its own, with a figure for Tune after each epoch.
+
+Tune's part of a trial is only the driver, which mostly waits; the run's workers are reserved by Ray Train. The run has
+the trial's name, so that a search that is restored continues each interrupted run from its own checkpoint.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from rich.console import Console
+
+from cast_ray.config import RunConfig
+from cast_ray.configuration import write_configuration
+from cast_ray.errors import UserError
+from cast_ray.training.metrics import score
+from cast_ray.tuning.branch import go_on
+from cast_ray.tuning.results import EPOCH, SCORE, VIEWS
+from cast_ray.tuning.space import with_settings
+from cast_ray.watching.rows import Row
+
+__all__ = ["DATASET", "POINTER", "VARIANT", "Trial", "run_trial", "trial_config"]
+
+POINTER = "run.json"
+"""File in a checkpoint of Tune, which only says where the run's own checkpoints are."""
+DATASET, VARIANT = "dataset", "variant"
+"""Names of values that are no settings: which of several datasets, and of several groups of settings, a trial is for.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What all trials of a search have in common."""
+
+    base: RunConfig
+    """Settings that the search does not vary; its storage is the folder for all runs."""
+    datasets: Mapping[str, str]
+    """Name -> path or URI of prepared shards; trials of a search over one dataset have it under any name."""
+    variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Name -> settings by dotted name, of which a search over variants tries one after the other."""
+    views: bool = False
+    """Whether the best checkpoint is evaluated with all test views at the end."""
+
+
+def trial_config(trial: Trial, values: Mapping[str, Any], name: str) -> RunConfig:
+    """The configuration of the run of one trial."""
+    settings = {key: value for key, value in values.items() if key not in (DATASET, VARIANT)}
+    variant = trial.variants[values[VARIANT]] if VARIANT in values else {}
+    return dataclasses.replace(with_settings(trial.base, settings | dict(variant)), name=name)
+
+
+def run_trial(values: dict[str, Any], trial: Trial) -> None:
+    """The function that Tune calls in a process of its own, with the drawn values.
+
+    Raises:
+        UserError: the settings, or the data, do not fit.
+    """
+    from cast_ray.data.shards import open_complete
+    from cast_ray.training.trainer import train
+    from cast_ray.watching.startup import Startup, process_start
+
+    name = tune.get_context().get_trial_id()
+    config = trial_config(trial, values, name)
+    dataset = open_complete(trial.datasets[values.get(DATASET, next(iter(trial.datasets)))])
+    console = Console()
+    source = _given_run()
+    if source is not None:
+        config = go_on(source, config)
+    write_configuration(config, f"{config.storage}/{config.name}")
+    trained = train(config, dataset, console, Startup(process_start()), [_ToTune(f"{config.storage}/{config.name}")])
+    if trial.views:
+        _report_views(config, dataset, trained, console)
+
+
+def _report_views(config: RunConfig, dataset: Any, trained: Any, console: Console) -> None:
+    """One more report: the figures of the best checkpoint with all test views."""
+    from cast_ray.data.manifest import VALIDATION
+    from cast_ray.evaluation.metrics import evaluate
+    from cast_ray.evaluation.predict import predict
+    from cast_ray.evaluation.predictions import FILE_NAME, read_predictions
+    from cast_ray.evaluation.trained import model_of
+
+    place = f"{trained.folder}/{FILE_NAME}"
+    predict(model_of(trained.best).used(config), dataset, VALIDATION, output=place, console=console, replace=True)
+    figures = {name: value for name, value in evaluate(read_predictions(place)).summary().items() if "_top" in name}
+    tune.report({EPOCH: config.optim.epochs, SCORE: score(figures), VIEWS: True, **figures})
+
+
+class _ToTune:
+    """Reports each validation of a run to Tune, with a checkpoint that says where the run is."""
+
+    def __init__(self, run: str) -> None:
+        self._run = run
+
+    def show(self, row: Row) -> None:
+        if row["kind"] != "epoch":
+            return
+        validation = row["validation"]
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / POINTER).write_text(json.dumps({"run": self._run}))
+            tune.report(
+                {EPOCH: row["epoch"], SCORE: score(validation), "step": row["step"], **validation},
+                checkpoint=tune.Checkpoint.from_directory(folder),
+            )
+
+    def close(self) -> None:
+        pass
+
+
+def _given_run() -> str | None:
+    """The run whose checkpoint Tune gives this trial to start from: its own after a restore, or a better trial's."""
+    checkpoint = tune.get_checkpoint()
+    if checkpoint is None:
+        return None
+    with checkpoint.as_directory() as folder:
+        try:
+            return json.loads((Path(folder) / POINTER).read_text())["run"]
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(f"the search's checkpoint {checkpoint.path} is damaged: {error}; start it anew") from error

@@ -1,0 +1,73 @@
+"""The Grafana dashboard: every metric that it asks for is one that was seen at the metrics ports of a real run."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from cast_ray.watching.telemetry import OF_STEP, OF_WORKER
+
+DASHBOARD = json.loads((Path(__file__).parents[2] / "cluster" / "grafana" / "cast_ray.json").read_text())
+PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
+SEEN = set(Path(__file__).with_name("exported_metrics.txt").read_text().split())
+"""Written by autoscale.py: names at the ports of all nodes while a job trained."""
+NOT_SEEN = {
+    # There is no GPU where autoscale.py was run. Names as in Ray's own dashboards.
+    "ray_node_gpus_utilization",
+    "ray_node_gram_used",
+    "ray_cast_ray_worker_gpu_memory",
+    # Nothing was lost there, and a counter is not exported before its first count.
+    "ray_cast_ray_failures_total",
+}
+OURS = {f"ray_cast_ray_{name}" for name in OF_STEP} | {f"ray_cast_ray_worker_{name}" for name in OF_WORKER}
+
+
+def asked(expression: str) -> set[str]:
+    return set(re.findall(r"\b(?:ray|autoscaler)_\w+(?=\s*[\[{) ]|$)", re.sub(r"by \([^)]*\)", "", expression)))
+
+
+EXPRESSIONS = [target["expr"] for panel in PANELS for target in panel["targets"]]
+
+
+@pytest.mark.parametrize("expression", EXPRESSIONS)
+def test_every_metric_is_exported(expression: str) -> None:
+    names = asked(expression)
+    assert names
+    assert names <= SEEN | NOT_SEEN
+
+
+def test_the_exceptions_are_still_exceptions() -> None:
+    assert not NOT_SEEN & SEEN
+
+
+def test_all_of_our_figures_that_say_whether_a_run_goes_well_are_shown() -> None:
+    shown = set().union(*map(asked, EXPRESSIONS))
+    assert OURS - shown <= {"ray_cast_ray_step", "ray_cast_ray_worker_memory", "ray_cast_ray_worker_data_wait"}
+    assert {"ray_cast_ray_validation", "ray_train_controller_state"} <= shown
+
+
+def test_panels_do_not_overlap_and_fit() -> None:
+    taken: set[tuple[int, int]] = set()
+    for panel in DASHBOARD["panels"]:
+        place = panel["gridPos"]
+        cells = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
+        assert not cells & taken
+        assert place["x"] + place["w"] <= 24
+        taken |= cells
+    assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
+
+
+def test_the_data_source_is_chosen_in_grafana() -> None:
+    """An id of somebody's installation would make the dashboard empty everywhere else."""
+    variables = {variable["name"] for variable in DASHBOARD["templating"]["list"]}
+    assert variables == {"datasource", "run"}
+    for panel in PANELS:
+        assert panel["datasource"]["uid"] == "${datasource}"
+        assert {target["datasource"]["uid"] for target in panel["targets"]} == {"${datasource}"}

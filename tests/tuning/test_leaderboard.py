@@ -1,0 +1,111 @@
+"""The leaderboard page in a real browser."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cast_ray.recipes.ek100 import ek100
+from cast_ray.recipes.small import small
+from cast_ray.tuning.leaderboard import leaderboard_page
+from cast_ray.tuning.space import with_settings
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+FLAGS += ["--disable-sync", "--no-first-run"]
+FIELDS = ("optim.base_lr", "model.options.to_spatial", "augment.rand_augment", "optim.betas")
+
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+
+
+@pytest.fixture(scope="module")
+def trials(make_result):
+    random = np.random.default_rng(0)
+    made = []
+    for number in range(12):
+        values = {
+            "optim.base_lr": float(10 ** random.uniform(-4, -2)),
+            "model.options.to_spatial": ("time", "space")[number % 2],
+            "augment.rand_augment": (None, "rand-m7-n4-mstd0.5-inc1")[number // 2 % 2],
+            "optim.betas": (0.9, 0.98),
+        }
+        made.append(make_result(f"ab12_{number:05d}", values, *random.uniform(0, 0.9, 1 + number % 4)))
+    made.append(make_result("ab12_00099", made[0].values, error="ValueError: </script><b>no</b> clips"))
+    return made
+
+
+@pytest.fixture(scope="module")
+def page_text(trials) -> str:
+    return leaderboard_page(trials, FIELDS, with_settings(small(ek100()), trials[0].values))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(browser, page_text, tmp_path):
+    """Opens the page; at the end nothing may have been complained about or loaded."""
+    place: Path = tmp_path / "leaderboard.html"
+    place.write_text(page_text)
+    complaints, contexts = [], []
+
+    def open_page(width, scheme="light"):
+        contexts.append(browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme))
+        page = contexts[-1].new_page()
+        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: complaints.append(request.url))
+        page.goto(place.as_uri())
+        page.wait_for_selector("#plot-importance .main-svg")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert [text for text in complaints if not text.startswith("data:")] == [place.as_uri()] * len(contexts)
+
+
+@needs_browser
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_the_page_is_drawn_and_no_wider_than_the_window(opened, width, scheme):
+    page = opened(width, scheme)
+    assert page.locator(".plot .main-svg").count() >= 3
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@needs_browser
+def test_trials_are_ranked_and_the_failed_one_says_why(opened, trials):
+    page = opened(1280)
+    rows = page.locator("#trials + .card tbody tr").all_inner_texts()
+    scores = [float(found[1]) for row in rows if (found := re.search(r"([\d.]+).%", row))]
+    assert scores == sorted(scores, reverse=True)
+    assert len(scores) == 12
+    assert "ValueError: </script><b>no</b> clips" in rows[-1]
+    best = max((trial for trial in trials if trial.best is not None), key=lambda trial: trial.best)
+    assert best.name in rows[0]
+
+
+def test_the_best_settings_are_there_to_paste(page_text, trials):
+    best = max((trial for trial in trials if trial.best is not None), key=lambda trial: trial.best)
+    assert f"--optim.base-lr {best.values['optim.base_lr']}" in page_text
+    assert "--optim.betas 0.9 0.98" in page_text
+    assert "</script><b>" not in page_text
+
+
+def test_a_search_of_two_trials_has_a_page_without_importance(make_result):
+    trials = [make_result("a", {"optim.base_lr": 0.1}, 0.5), make_result("b", {"optim.base_lr": 0.1}, 0.25)]
+    text = leaderboard_page(trials, ("optim.base_lr",), small(ek100()))
+    assert "plot-importance" not in text
+    assert "2 trials, best score 50.0" in text

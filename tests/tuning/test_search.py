@@ -1,0 +1,96 @@
+"""What is settled before a search runs, without a cluster."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from ray import tune
+
+from cast_ray.errors import UserError
+from cast_ray.recipes.ek100 import ek100
+from cast_ray.recipes.small import small
+from cast_ray.tuning import search
+from cast_ray.tuning.method import Method
+from cast_ray.tuning.trial import Trial
+
+SPACE = {"optim.base_lr": tune.loguniform(1e-3, 1e-2), "model.drop_path": tune.choice([0.0, 0.1])}
+
+
+def begun(folder, *, trial=None, space=None, method=None):
+    # A space made anew, as in another process.
+    space = space or {"optim.base_lr": tune.loguniform(1e-3, 1e-2), "model.drop_path": tune.choice([0.0, 0.1])}
+    trial = trial or Trial(base=small(ek100()), datasets={"": "/shards"})
+    return search._begun(str(folder), search._description(trial, space, method or Method()))
+
+
+def test_the_same_search_is_recognised(tmp_path):
+    assert not begun(tmp_path / "search")
+    assert begun(tmp_path / "search")
+
+
+def test_how_many_trials_run_at_once_may_change_when_a_search_goes_on(tmp_path):
+    begun(tmp_path)
+    assert begun(tmp_path, method=Method(max_concurrent=3))
+
+
+def test_another_search_of_the_same_name_is_refused_with_all_that_differs(tmp_path):
+    begun(tmp_path)
+    base = small(ek100())
+    base = dataclasses.replace(base, optim=dataclasses.replace(base.optim, epochs=3))
+    other = Trial(base=base, datasets={"": "/others"}, views=True)
+    space = SPACE | {"optim.base_lr": tune.loguniform(1e-4, 1e-2)}
+    with pytest.raises(UserError, match="holds a search with other settings") as caught:
+        begun(tmp_path, trial=other, space=space, method=Method(trials=5))
+    text = str(caught.value)
+    assert "base optim.epochs: was 12, is 3" in text
+    assert "views: was False, is True" in text
+    assert "method trials: was 16, is 5" in text
+    assert "was /shards, is /others" in text
+    assert "space optim.base_lr: was " in text
+    assert "'lower': '0.0001'" in text
+    assert " object at " not in text
+    assert "drop_path" not in text
+
+
+def test_a_damaged_note_of_what_was_asked_for_is_named(tmp_path):
+    begun(tmp_path)
+    (tmp_path / search.SEARCH_FILE).write_text("{")
+    with pytest.raises(UserError, match=r"search\.json is damaged"):
+        begun(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("has", "expected"),
+    [({"CPU": 2.0}, 1), ({"CPU": 1.0}, 1), ({"CPU": 5.9}, 2), ({"CPU": 64.0}, 32), ({"CPU": 64.0, "GPU": 4.0}, 32)],
+)
+def test_as_many_trials_run_at_once_as_fit_the_cluster(monkeypatch, has, expected):
+    """A small trial has two workers with half a core each, and needs a core to decode."""
+    monkeypatch.setattr(search.ray, "cluster_resources", lambda: has)
+    assert search.most_at_once(small(ek100())) == expected
+
+
+def test_the_scarcest_resource_decides(monkeypatch):
+    config = ek100()
+    config = dataclasses.replace(config, scale=dataclasses.replace(config.scale, num_workers=4))
+    monkeypatch.setattr(search.ray, "cluster_resources", lambda: {"CPU": 1000.0, "GPU": 8.0})
+    assert search.most_at_once(config) == 2
+
+
+def test_trials_that_take_over_weights_cannot_vary_the_network():
+    space = SPACE | {"model.options.down_ratio": tune.choice([1, 2])}
+    with pytest.raises(UserError, match=r"varies model\.options\.down_ratio, but with pbt"):
+        search._scheduler(Method(scheduler="pbt"), small(ek100()), space)
+    search._scheduler(Method(scheduler="pbt"), small(ek100()), SPACE)
+
+
+def test_a_grid_multiplies_the_trials():
+    space = SPACE | {"seed": tune.grid_search([1, 2, 3]), "optim.epochs": tune.grid_search([4, 5])}
+    assert search._count(space, Method(trials=4)) == 24
+    assert search._count(SPACE, Method(trials=4)) == 4
+
+
+@pytest.mark.parametrize("wrong", [{"trials": 0}, {"grace_epochs": 0}, {"keep_one_of": 1}, {"max_concurrent": 0}])
+def test_an_impossible_method_is_refused(wrong):
+    with pytest.raises(UserError, match=f"method.{next(iter(wrong)).replace('_', '-')} is "):
+        Method(**wrong)
