@@ -26,10 +26,10 @@ unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME
 RUN := .venv/bin/python
 INSTALLED := .venv/.installed
 
-.PHONY: help install demo demo-all test check format verify clean
+.PHONY: help install demo demo-all autoscale job-forms test check format verify clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 install: $(INSTALLED) ## make the environment .venv from the lock file (the other targets do it by themselves)
 	@echo 'ready; to work in it: source .venv/bin/activate'
@@ -40,8 +40,17 @@ demo: $(INSTALLED) ## train CAST on rendered videos on two CPU cores, evaluate i
 demo-all: $(INSTALLED) ## compare single experts, CAST, CAVA and CA2ST on rendered videos with sound: 45 minutes
 	@$(RUN) jobs/demo_all.py $(DEMO_FLAGS)
 
+autoscale: $(INSTALLED) ## show a cluster that grows for a job and shrinks after it, with the node types of cluster/aws.yaml
+	@$(RUN) tests/cluster/autoscale.py
+
+job-forms: $(INSTALLED) ## submit a job with a token and an upload, in the background; stop it and go on
+	@$(RUN) tests/cluster/job_forms.py
+
 test: $(INSTALLED) ## run all tests, as CI does
-	@$(RUN) -m pytest $(TEST_FLAGS)
+	@# Status 5: no test of this half was asked for.
+	half() { $(RUN) -m pytest "$$@" $(TEST_FLAGS) || [ $$? = 5 ]; }
+	half tests --ignore=tests/integration -n auto --maxprocesses 8
+	half tests/integration
 
 check: $(INSTALLED) ## lint, formatting and types: all three, even if one fails
 	@status=0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import ray
@@ -101,6 +101,20 @@ def _largest() -> dict[str, float] | None:
     return state.get_max_resources_from_cluster_config()
 
 
+def _check_decoders(config: RunConfig, has: Mapping[str, float]) -> None:
+    """Raise `UserError` if elastic workers, of which Ray starts as many as fit, would leave the decoders no core."""
+    scale, data = config.scale, config.data
+    fit = min(scale.num_workers, int(has["CPU"] // scale.cpus_per_worker))
+    if scale.use_gpu:
+        fit = min(fit, int(has["GPU"]))
+    left = has["CPU"] - fit * scale.cpus_per_worker
+    if scale.min_workers is not None and left < data.cpus_per_decode:
+        raise UserError(
+            f"{fit} workers fit on this machine and leave {left:g} of its {has['CPU']:g} cores, so that no clip would "
+            f"ever be decoded; lower --scale.num-workers to {fit - 1}, or lower --scale.cpus-per-worker"
+        )
+
+
 def check_room(config: RunConfig, *, may_grow: bool, console: Console) -> None:
     """Compare what the run needs with what the cluster has.
 
@@ -110,6 +124,8 @@ def check_room(config: RunConfig, *, may_grow: bool, console: Console) -> None:
     scale, has = config.scale, ray.cluster_resources()
     short = {name: amount for name, amount in needs(config).items() if has.get(name, 0) < amount}
     if not short:
+        if not may_grow:
+            _check_decoders(config, has)
         return
     text = ", ".join(f"{amount:g} {name} (it has {has.get(name, 0):g})" for name, amount in short.items())
     most = _largest() if may_grow else None
@@ -125,4 +141,5 @@ def check_room(config: RunConfig, *, may_grow: bool, console: Console) -> None:
             f"the run needs {text} on this machine; lower --scale.num-workers or --scale.cpus-per-worker, use --small "
             "to try it on a few CPU cores, or submit it to a cluster with `ray job submit`"
         )
-    console.print(f"waiting up to {scale.start_timeout_s} s for the cluster to grow: the run needs {text}")
+    limit = f"up to {scale.start_timeout_s} s " if scale.min_workers is None else ""
+    console.print(f"waiting {limit}for the cluster to grow: the run needs {text}")

@@ -72,7 +72,12 @@ class RunConfig:
         if self.scale.min_workers is None:
             self.batch.accumulation(self.scale.num_workers)
         else:
-            _ = self.batch.micro_batches_per_step  # any number of workers will do, with some padding
+            parts = self.batch.micro_batches_per_step  # any number of workers will do, with some padding
+            require(
+                self.scale.num_workers <= parts,
+                f"scale.num-workers is {self.scale.num_workers}, but a global batch has only {parts} micro batches; "
+                "the other workers would have nothing to do: lower it, or --batch.micro-batch",
+            )
         require_positive("log-every", self.log_every)
         require_positive("validate-every", self.validate_every)
         require_positive("keep-checkpoints", self.keep_checkpoints)
@@ -88,7 +93,11 @@ class RunConfig:
     @property
     def predictors(self) -> int:
         """Model replicas of the evaluation."""
-        return self.scale.num_workers if self.test.num_workers is None else self.test.num_workers
+        if self.test.num_workers is not None:
+            return self.test.num_workers
+        # On cores, replicas that take all of them would leave none for decoding; on GPUs, those that fit do the work.
+        elastic = None if self.scale.use_gpu else self.scale.min_workers
+        return elastic or self.scale.num_workers
 
     def check_experts(self) -> None:
         """Raise `UserError` if weights are given for an expert that the model does not have, or if frozen experts would

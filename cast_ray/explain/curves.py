@@ -15,9 +15,10 @@ from rich.table import Table
 
 from cast_ray.evaluation.bootstrap import Interval
 from cast_ray.explain.corruptions import Corruption
-from cast_ray.explain.pictures import COLOURS, GREY, encoded
+from cast_ray.explain.pictures import GREY, encoded
 from cast_ray.explain.robustness import CLEAN, Level, Robustness
 from cast_ray.labels import ACTION
+from cast_ray.report.charts import COLOURS
 
 __all__ = ["curves_figure", "curves_table", "files", "mistakes_table", "to_csv", "to_dict"]
 

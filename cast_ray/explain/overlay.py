@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from cast_ray.explain.attention import AttentionMap
 from cast_ray.explain.clip_attention import ClipAttention
-from cast_ray.explain.pictures import COLOURS, GREY, plain
+from cast_ray.explain.pictures import GREY, plain
 from cast_ray.models.spec import AUDIO
+from cast_ray.report.charts import COLOURS
 
 __all__ = [
     "COLOURS_MEAN",

@@ -11,10 +11,8 @@ from matplotlib.figure import Figure
 
 from cast_ray.data.storage import filesystem, written_whole
 
-__all__ = ["COLOURS", "GREY", "encoded", "last_name", "plain", "write_files"]
+__all__ = ["GREY", "encoded", "last_name", "plain", "write_files"]
 
-COLOURS = ("#3f7cf0", "#d0722a", "#2a9570", "#a463d8", "#c2433f", "#7a7f1e")
-"""Of lines, in order; those of the report."""
 GREY = "#5b6574"
 DOTS_PER_INCH = 120
 

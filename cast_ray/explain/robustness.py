@@ -25,6 +25,7 @@ from cast_ray.explain.corruptions import CORRUPTIONS, Corruption, Name, corrupt
 from cast_ray.labels import LabelMap
 from cast_ray.models.named import spec_of
 from cast_ray.models.spec import AUDIO, VIDEO
+from cast_ray.report.confusion import frequent_mistakes
 
 __all__ = [
     "CLEAN",
@@ -100,13 +101,11 @@ class Robustness:
     def mistakes(self, field: str, at: Level) -> tuple[Mistake, ...]:
         """The most frequent ones, most frequent first."""
         names, counts = self.label_map.names[field], self.assessed[at].metrics.fields[field].confusion
-        wrong = counts - np.diag(counts.diagonal())
-        order = np.argsort(-wrong, axis=None, kind="stable")[:MISTAKES]
-        cells = zip(*(axis.tolist() for axis in np.unravel_index(order, wrong.shape)), strict=True)
         return tuple(
-            Mistake(true=names[true], predicted=names[said], clips=int(wrong[true, said]), of=int(counts[true].sum()))
-            for true, said in cells
-            if wrong[true, said]
+            Mistake(
+                true=names[one.true], predicted=names[one.predicted], clips=one.clips, of=int(counts[one.true].sum())
+            )
+            for one in frequent_mistakes(counts, most=MISTAKES)
         )
 
 

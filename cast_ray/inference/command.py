@@ -11,6 +11,7 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from cast_ray.command_line import parse
 from cast_ray.data.decode import Unreadable
@@ -62,8 +63,8 @@ class Predict:
     """With --sliding: seconds from one place of the window to the next; None: half a window."""
     threshold: float = THRESHOLD
     """With --sliding: least probability of a class that counts as seen."""
-    output: Path | None = None
-    """With --sliding: folder for the timeline of each video as .json, .csv, .png and .svg."""
+    output: str | None = None
+    """With --sliding: folder of this machine for the timeline of each video as .json, .csv, .png and .svg."""
     time_limit_s: float = 60.0
     """Seconds after which reading a clip (of a long one, a minute of it) is given up."""
     weights: MovedWeights = field(default_factory=MovedWeights)
@@ -80,6 +81,8 @@ class Predict:
         for name in ("window_s", "stride_s", "output"):
             if getattr(self, name) is not None and not self.sliding:
                 raise UserError(f"--{name.replace('_', '-')} goes with --sliding; add that, or leave it away")
+        if self.output is not None and "://" in self.output:
+            raise UserError(f"--output is '{self.output}'; give a folder of this machine")
 
 
 def main(arguments: list[str]) -> int:
@@ -95,10 +98,10 @@ def main(arguments: list[str]) -> int:
         arguments=arguments,
         program="cast-ray predict",
     )
-    clips = find_clips(settings.clips)
+    messages = Console(stderr=True)
+    clips = find_clips(settings.clips, say=lambda text: messages.print(Text(text), soft_wrap=True))
     check_place(settings.checkpoint)
     check_device(settings.device)
-    messages = Console(stderr=True)
     with messages.status("loading the model"):
         model = Recogniser.load(
             settings.checkpoint,
@@ -133,8 +136,8 @@ def _predictions(model: Recogniser, clips: list[str], settings: Predict, message
         for clip in clips:
             try:
                 result: Result = model.predict(clip)
-            except Unreadable as error:
-                result = UnreadableClip(clip=clip, reason=error.reason)
+            except (Unreadable, UserError) as error:
+                result = _unreadable(clip, error)
             progress.advance(task)
             yield result
 
@@ -151,12 +154,21 @@ def _timelines(model: Recogniser, clips: list[str], settings: Predict, messages:
                     stride_s=settings.stride_s,
                     progress=lambda done, total: progress.update(task, completed=done, total=total),  # noqa: B023
                 )
-        except Unreadable as error:
-            yield UnreadableClip(clip=clip, reason=error.reason)
+        except (Unreadable, UserError) as error:
+            yield _unreadable(clip, error)
             continue
         if settings.output is not None:
-            _write(timeline, settings.output, name, settings)
+            _write(timeline, Path(settings.output), name, settings)
         yield timeline
+
+
+def _unreadable(clip: str, error: Unreadable | UserError) -> UnreadableClip:
+    """The clip with its reason; any other error, such as that of a storage that does not answer, is raised again."""
+    if isinstance(error, Unreadable):
+        return UnreadableClip(clip=clip, reason=error.reason)
+    if isinstance(error.__cause__, FileNotFoundError | PermissionError):
+        return UnreadableClip(clip=clip, reason="file does not exist or may not be read")
+    raise error
 
 
 def _bar(messages: Console, what: str) -> Progress:
@@ -184,8 +196,8 @@ def _write(timeline: Timeline, folder: Path, name: str, settings: Predict) -> No
     try:
         folder.mkdir(parents=True, exist_ok=True)
         files = {suffix: folder / f"{name}{suffix}" for suffix in (".json", ".csv", ".png", ".svg")}
-        files[".json"].write_text(timeline.to_json(threshold=settings.threshold, top=settings.top))
-        files[".csv"].write_text(timeline.to_csv(threshold=settings.threshold))
+        files[".json"].write_text(timeline.to_json(threshold=settings.threshold, top=settings.top), encoding="utf-8")
+        files[".csv"].write_text(timeline.to_csv(threshold=settings.threshold), encoding="utf-8")
         draw_timeline(timeline, [files[".png"], files[".svg"]], threshold=settings.threshold)
     except OSError as error:
         raise UserError(

@@ -1,7 +1,8 @@
 """What answers HTTP requests: a Ray Serve application that takes a clip and returns its classes as JSON.
 
 A clip is the body of POST /predict. It goes to a temporary file, is loaded in a process of its own (`DecodeProcess`)
-and then predicted; whatever is wrong with it becomes a JSON object {error, hint} with a status of 400 to 499.
+and then predicted; whatever is wrong with it becomes a JSON object {error, hint} with a status of 400 to 499. What is
+wrong with the service has 500 to 599.
 """
 
 from __future__ import annotations
@@ -95,6 +96,13 @@ async def _bad_parameter(request: Request, error: RequestValidationError) -> JSO
     return Refused(422, f"{first['loc'][-1]}: {first['msg']}", f"give top=1 to top={MAX_TOP}").response()
 
 
+@app.exception_handler(Exception)
+async def _failed(request: Request, error: Exception) -> JSONResponse:
+    # The stack trace goes to the replica's log, and not to whoever asked.
+    said = str(error) if isinstance(error, UserError) else "the service failed on this request"
+    return Refused(500, said, "this is not the clip's fault; ask whoever runs the service").response()
+
+
 class Service:
     """One replica: a model, a process that decodes, and a short queue.
 
@@ -132,6 +140,7 @@ class Service:
     @app.get("/health")
     async def health(self) -> dict[str, Any]:
         """Which model this is, and what it accepts."""
+        self._check_loaded()
         limits = self._limits
         return {
             "status": "ok",
@@ -151,6 +160,7 @@ class Service:
         """The classes of the clip in the body, as `Prediction.to_dict`."""
         if request.headers.get("content-type", "").startswith("multipart/"):
             raise Refused(415, "forms (multipart) are not read", UPLOAD_HINT)
+        self._check_loaded()
         self._check_queue()
         with tempfile.NamedTemporaryFile(prefix="cast-ray-upload-") as file:
             await self._receive(request, file)
@@ -177,6 +187,10 @@ class Service:
         if not size:
             raise Refused(422, "the body is empty", UPLOAD_HINT)
         file.flush()
+
+    def _check_loaded(self) -> None:
+        if self._problem:  # of a replica that Serve has started later, when nobody asked for `problem`
+            raise Refused(503, f"the model could not be loaded: {self._problem}", "ask whoever runs the service")
 
     def _check_queue(self) -> None:
         if self._inside > self._limits.max_queue:

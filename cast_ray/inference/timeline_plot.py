@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from cast_ray.inference.timeline import THRESHOLD, Segment, Timeline
+from cast_ray.report.charts import COLOURS, shortened
 
 __all__ = ["draw_timeline"]
 
-COLOURS = ("#3f7cf0", "#d0722a", "#2a9570", "#a463d8", "#c2405c", "#7a6a2f")
+LINES = 6
+"""Classes of a field that have a line."""
 OTHER = "#9aa3b2"
 """Segments of classes that have no line."""
 WIDTH_IN, HEIGHT_IN = 10.0, 3.4
@@ -47,7 +49,7 @@ def _lines(panel: Any, timeline: Timeline, field: str, threshold: float) -> dict
     names = timeline.label_map.names[field]
     middles = [(window.start_s + window.stop_s) / 2 for window in timeline.windows]
     colours = {}
-    for colour, index in zip(COLOURS, timeline.strongest(field, len(COLOURS)), strict=False):
+    for colour, index in zip(COLOURS, timeline.strongest(field, LINES), strict=False):
         # A gap where the video cannot be read.
         values = [np.nan if one.probabilities is None else one.probabilities[field][index] for one in timeline.windows]
         marker = "o" if len(middles) < 40 else None
@@ -72,5 +74,4 @@ def _band(panel: Any, segments: Sequence[Segment], colours: dict[str, str]) -> N
 
 def _name(name: str) -> str:
     """Short, and with dollar signs as they are: matplotlib takes what lies between two of them for a formula."""
-    short = name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 3].rstrip()}..."
-    return short.replace("$", r"\$")
+    return shortened(name, LONGEST_NAME).replace("$", r"\$")

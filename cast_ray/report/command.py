@@ -35,8 +35,8 @@ class Report:
     """Folders of runs, Parquet files of predictions or folders of them, as paths or URIs."""
     output: str = "report.html"
     """File or URI to write; an older report there is replaced."""
-    pictures: Path | None = None
-    """Folder for every plot as PNG and SVG."""
+    pictures: str | None = None
+    """Folder of this machine for every plot as PNG and SVG."""
     names: tuple[str, ...] = ()
     """What to call the runs; as they call themselves if left out."""
     groups: tuple[str, ...] = ()
@@ -61,6 +61,8 @@ class Report:
             raise UserError(f"--names has {len(self.names)} names for {len(self.runs)} runs; give one for each")
         if self.clips < 0:
             raise UserError(f"--clips is {self.clips}; give 0 or more")
+        if self.pictures is not None and "://" in self.pictures:
+            raise UserError(f"--pictures is '{self.pictures}'; give a folder of this machine")
 
 
 def main(arguments: list[str]) -> int:
@@ -104,7 +106,7 @@ def main(arguments: list[str]) -> int:
     if settings.pictures is not None:
         from cast_ray.report.pictures import write_pictures
 
-        written = write_pictures(contents.charts, settings.pictures)
+        written = write_pictures(contents.charts, Path(settings.pictures))
         _say(console, f"pictures: {len(written)} files in {settings.pictures}")
     return 0
 

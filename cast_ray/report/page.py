@@ -71,7 +71,7 @@ def _check_replaceable(storage: Any, path: str, place: str) -> None:
     info = storage.get_file_info(path)
     if info.is_file and info.size:
         with storage.open_input_stream(path) as source:
-            if GENERATOR.encode() not in source.read(2000):
+            if f'<meta name="generator" content="{GENERATOR}">'.encode() not in source.read(2000):
                 raise UserError(f"'{place}' is there and is no report; give another file with --output")
     elif info.type.name == "Directory":
         raise UserError(f"'{place}' is a folder; give a file, such as '{place}/report.html'")

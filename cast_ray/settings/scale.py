@@ -39,9 +39,11 @@ class ScaleConfig:
     compile: bool = False
     """Compile the network with torch.compile: the first update takes minutes, the others less time."""
     max_failures: int = 3
-    """Times that lost workers are replaced and the run goes on from its latest checkpoint."""
+    """Times that lost workers are replaced and the run goes on from its latest checkpoint, machines that go without
+    notice among them; those that Ray announced beforehand do not count."""
     start_timeout_s: int = 900
-    """Seconds to wait for the cluster to provide the workers."""
+    """Seconds to wait for the cluster to provide the workers. With min_workers, for those that it seems to have room
+    for; it waits without end until there is room for min_workers."""
     hang_timeout_s: float = 600.0
     """Seconds without a sign of life after which a worker counts as hanging, and all workers start anew from the latest
     checkpoint. Until the first update is done, three times as long."""

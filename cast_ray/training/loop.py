@@ -254,9 +254,11 @@ def _loss(worker: Worker, batch: dict[str, np.ndarray], epoch: int, *, blank: bo
         rng=rng,
     )
     if blank:
-        inputs, valid = {name: torch.zeros_like(value) for name, value in inputs.items()}, torch.zeros_like(valid)
+        inputs = {name: torch.zeros_like(value) for name, value in inputs.items()}
     torch.manual_seed(int(rng.integers(2**62)))  # drop path is the only thing that draws from torch
-    return soft_cross_entropy(forward(worker, inputs), targets, valid)
+    loss = soft_cross_entropy(forward(worker, inputs), targets, valid)
+    # Not masked by `valid`, which would hide what weights that are not finite make of blank clips.
+    return loss * 0.0 if blank else loss
 
 
 def _is_finite(loss: Tensor) -> bool:

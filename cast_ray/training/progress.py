@@ -61,7 +61,8 @@ def shown(board: ActorHandle, watchers: Sequence[Watcher]) -> Iterator[None]:
         with suppress(ray.exceptions.RayError):  # the cluster may be going down; the run's own error says more
             for row in ray.get(board.take.remote(), timeout=TAKE_S):
                 for watcher in watchers:
-                    watcher.show(row)
+                    with suppress(OSError):  # nobody reads the output any more: that is no reason to stop watching
+                        watcher.show(row)
 
     def poll() -> None:
         while not stop.wait(POLL_S):

@@ -14,7 +14,11 @@ from ray.actor import ActorHandle
 from ray.data import DataIterator, Dataset, ExecutionOptions
 from ray.train import ControllerError, WorkerGroupError
 from ray.train.torch import TorchTrainer
-from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
+from ray.train.v2._internal.exceptions import (
+    WorkerGroupStartupFailedError,
+    WorkerGroupStartupTimeoutError,
+    WorkerHealthCheckFailedError,
+)
 from rich.console import Console
 
 from cast_ray.cluster import raise_user_error
@@ -26,6 +30,7 @@ from cast_ray.data.pipeline import ORDER_COLUMNS, PassPlan, pass_dataset
 from cast_ray.data.shards import ShardedDataset
 from cast_ray.data.views import CentreView, TrainView, frame_sampling
 from cast_ray.errors import Stopped, UserError
+from cast_ray.settings.scale import ScaleConfig
 from cast_ray.training.folder import data_position, latest_position, mend_list
 from cast_ray.training.loop import TRAIN_SHARD, train_worker
 from cast_ray.training.progress import make_board, shown
@@ -38,6 +43,10 @@ from cast_ray.watching.startup import Startup
 from cast_ray.watching.watchers import watchers
 
 __all__ = ["TrainedRun", "train"]
+
+ATTEMPT_S = 60
+"""Longest wait for the places of a number of workers that Ray itself has chosen: what it knows of the machines may be
+20 seconds old, and places on one that has gone since never come. Then it chooses again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,15 +127,33 @@ def _fit(trainer: TorchTrainer, config: RunConfig) -> ray.train.Result:
     except WorkerGroupError as error:
         for failure in error.worker_failures.values():
             raise_user_error(failure)
+        for rank, failure in error.worker_failures.items():
+            if isinstance(failure, WorkerHealthCheckFailedError):  # its process has ended, perhaps with its machine
+                raise UserError(
+                    f"workers were lost more often than --scale.max-failures {config.scale.max_failures} allows; the "
+                    f"last one was worker {rank}: {_last_line(failure)}. Start the same command with --name "
+                    f"{config.name} to go on from the latest checkpoint, with more of them if machines come and go"
+                ) from None
         raise
     except ControllerError as error:
+        if isinstance(error.controller_failure, WorkerGroupStartupFailedError):
+            raise UserError(
+                f"a worker was lost while the workers were starting: {_last_line(error.controller_failure)}. Start the "
+                f"same command with --name {config.name} to go on"
+            ) from None
         if not isinstance(error.controller_failure, WorkerGroupStartupTimeoutError):
             raise
         raise UserError(
-            f"the cluster did not provide {config.scale.num_workers} workers within {config.scale.start_timeout_s} s; "
+            f"the cluster did not provide {config.scale.min_workers or config.scale.num_workers} workers within "
+            f"{config.scale.start_timeout_s} s; "
             "see `ray status`, then lower --scale.num-workers or --scale.cpus-per-worker, or raise "
             "--scale.start-timeout-s if nodes need longer to start"
         ) from None
+
+
+def _last_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1]
 
 
 class _ShowFailures(ray.train.UserCallback):
@@ -139,8 +166,7 @@ class _ShowFailures(ray.train.UserCallback):
         self, run_context: ray.train.TrainRunContext, worker_exceptions: dict[int, Exception], **kwargs: Any
     ) -> None:
         rank, error = min(worker_exceptions.items())
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        self._board.post.remote({"kind": "failure", "rank": rank, "reason": lines[-1]})
+        self._board.post.remote({"kind": "failure", "rank": rank, "reason": _last_line(error)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,7 +214,8 @@ def _plan(config: RunConfig, dataset: ShardedDataset, split: str) -> PassPlan:
 def _trainer(config: RunConfig, dataset: ShardedDataset, job: WorkerJob, folder: str) -> TorchTrainer:
     scale = config.scale
     # The environment of the driver reaches the controller, which waits for the workers.
-    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(scale.start_timeout_s)
+    attempt_s, attempts = _start_attempts(scale)
+    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(attempt_s)
     resources = {"CPU": scale.cpus_per_worker, **({"GPU": 1.0} if scale.use_gpu else {})}
     return TorchTrainer(
         train_worker,
@@ -214,9 +241,20 @@ def _trainer(config: RunConfig, dataset: ShardedDataset, job: WorkerJob, folder:
                 num_to_keep=config.keep_checkpoints, checkpoint_score_attribute=SCORE, checkpoint_score_order="max"
             ),
             callbacks=[_ShowFailures(job.board)],
-            failure_config=ray.train.FailureConfig(max_failures=scale.max_failures, controller_failure_limit=0),
+            failure_config=ray.train.FailureConfig(
+                max_failures=scale.max_failures, controller_failure_limit=attempts - 1
+            ),
         ),
     )
+
+
+def _start_attempts(scale: ScaleConfig) -> tuple[int, int]:
+    """Seconds that each attempt to start the workers may wait for their places, and how many attempts there may be."""
+    if scale.min_workers is None:
+        return scale.start_timeout_s, 1
+    attempt_s = min(ATTEMPT_S, scale.start_timeout_s)
+    # All attempts of a run count together, and every lost machine may cost one.
+    return attempt_s, math.ceil(scale.start_timeout_s / attempt_s) + scale.max_failures
 
 
 def _datasets(config: RunConfig, dataset: ShardedDataset, job: WorkerJob, folder: str) -> dict[str, _Passes]:

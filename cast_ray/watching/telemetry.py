@@ -43,6 +43,7 @@ class Telemetry:
             name: Gauge(f"cast_ray_worker_{name}", text, tag_keys=("run", "worker")) for name, text in OF_WORKER.items()
         }
         self._validation = Gauge("cast_ray_validation", "Result of the last validation", tag_keys=("run", "metric"))
+        self._workers = 0
         self._failures = Counter("cast_ray_failures", "Times that workers were lost", tag_keys=("run",))
 
     def show(self, row: Row) -> None:
@@ -52,8 +53,12 @@ class Telemetry:
                 if row[name] is not None:
                     gauge.set(row[name], self._run)
             for name, gauge in self._worker.items():
-                for rank, value in enumerate(row["workers"][name]):
+                values = row["workers"][name]
+                # With fewer workers than before: no gauge can be taken back.
+                gone = [0.0] * (self._workers - len(values))
+                for rank, value in enumerate([*values, *gone]):
                     gauge.set(value, self._run | {"worker": str(rank)})
+            self._workers = max(self._workers, len(row["workers"]["memory"]))
         elif row["kind"] == "epoch":
             for name, value in row["validation"].items():
                 self._validation.set(value, self._run | {"metric": name})

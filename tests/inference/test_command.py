@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -89,10 +90,11 @@ def test_sliding_over_something_that_is_no_video_gives_the_reason(run, folder: P
     [
         (["{folder}/missing.mp4"], r"missing\.mp4' does not exist; give video files"),
         (["{folder}/deeper/.hidden/.."], None),
-        (["{empty}"], r"the folder '.*' has no videos \(\*\.mp4"),
+        (["{empty}"], r"'.*empty' has no videos \(files that end in \.mp4"),
         ([], "no clips are given"),
         (["{folder}", "--top", "0"], r"--top is 0"),
         (["{folder}", "--window-s", "3"], r"--window-s goes with --sliding"),
+        (["{folder}", "--sliding", "--output", "s3://b/x"], r"--output is 's3://b/x'; give a folder of this machine"),
         (["{folder}", "--views", "0", "1"], r"views are 0 x 1"),
         (["{folder}", "--checkpoint", "{empty}"], "neither a checkpoint"),
         (["{folder}", "--checkpoint", "nowhere"], "there is no checkpoint at 'nowhere'"),
@@ -115,6 +117,41 @@ def test_mistakes_are_answered_in_one_line(run, folder: Path, tmp_path: Path, wo
 def test_a_clip_that_is_given_twice_is_predicted_once(folder: Path):
     clip = str(folder / "rotated.MOV")
     assert find_clips([clip, str(folder), clip]).count(clip) == 1
+
+
+def test_a_file_that_may_not_be_read_stops_no_other_and_a_storage_that_is_away_stops_all(
+    run, folder: Path, capsys, monkeypatch
+):
+    real = Recogniser.predict
+
+    def predict(self, clip, **asked):
+        if clip.endswith("text.mp4"):
+            raise UserError("no access") from cause
+        return real(self, clip, **asked)
+
+    monkeypatch.setattr(Recogniser, "predict", predict)
+    words = [str(folder / name) for name in ("text.mp4", "rotated.MOV")]
+    words += ["--checkpoint", str(run.folder), "--json"]
+    cause: OSError = PermissionError(13, "Permission denied")
+    assert main(words) == 1
+    first, second = json.loads(capsys.readouterr().out)
+    assert first["error"] == "file does not exist or may not be read"
+    assert "top" in second
+    cause = ConnectionResetError(104, "Connection reset by peer")
+    with pytest.raises(UserError, match="no access"):
+        main(words)
+
+
+def test_names_of_all_kinds_are_found_or_said_to_be_left_out(tmp_path: Path):
+    from cast_ray.data.storage import filesystem
+
+    (tmp_path / "a b#1.mp4").touch()
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.mp4")).touch()
+    said: list[str] = []
+    assert find_clips([str(tmp_path)], say=said.append) == [f"{tmp_path}/a b#1.mp4"]
+    assert said == [f"left out of {tmp_path}: 1 file names that are not UTF-8 text"]
+    (uri,) = find_clips([f"file://{tmp_path}"])
+    assert filesystem(uri)[1] == f"{tmp_path}/a b#1.mp4"
 
 
 def test_clips_in_a_bucket_are_found_and_predicted(run, s3_bucket: str, clips: Path, capsys):

@@ -66,6 +66,7 @@ def test_clips_are_read_from_the_dataset_where_it_is(make_runs, sharded, tmp_pat
         (["RUN", "RUN"], "is given twice"),
         (["RUN", "--names", "a", "b"], "2 names for 1 runs"),
         (["RUN", "--clips", "-1"], "--clips is -1"),
+        (["RUN", "--pictures", "s3://bucket/p"], "--pictures is 's3://bucket/p'; give a folder of this machine"),
         (["RUN", "--recipe", "ssv3"], "no recipe 'ssv3'"),
         (["RUN", "--levle", "1"], "unknown flag --levle; did you mean --level"),
         (["RUN", "--data", "/nowhere"], "no complete prepared dataset at '/nowhere'"),

@@ -211,12 +211,12 @@ def test_a_report_replaces_a_report_and_nothing_else(three_runs, tmp_path):
     contents, place = make_contents(three_runs[:1]), tmp_path / "new" / "report.html"
     write_report(contents, str(place))
     write_report(contents, str(place))
-    place.write_text("my own notes")
+    place.write_text("my own notes on cast-ray report")
     with pytest.raises(UserError, match="is no report; give another file"):
         write_report(contents, str(place))
     with pytest.raises(UserError, match="is a folder"):
         write_report(contents, str(tmp_path))
-    assert place.read_text() == "my own notes"
+    assert place.read_text() == "my own notes on cast-ray report"
     assert [file.name for file in place.parent.iterdir()] == ["report.html"]
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import ray.train
 import torch
+from torch import nn
 
 from cast_ray.data.order import EpochPlan, Position
 from cast_ray.training import history, loop
@@ -105,3 +106,53 @@ def test_a_machine_that_ray_takes_away_causes_one_checkpoint_and_training_goes_o
     for step in (1, 2, 3):
         after(epoch, step, look=True)
     assert saving.positions == [Position(epoch=0, step=3)]
+
+
+def worker_of(rank: int, world_size: int) -> tuple[SimpleNamespace, nn.Module]:
+    """One of the workers of a step of six micro batches, with a network that draws random numbers."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 3))
+    augment = SimpleNamespace(mixup_probability=1.0, mixup_alpha=0.8, cutmix_alpha=0.0, cutmix_switch=0.0)
+    config = SimpleNamespace(
+        seed=3, augment=augment, audio=SimpleNamespace(mixing="none"), optim=SimpleNamespace(label_smoothing=0.1)
+    )
+    plan = EpochPlan(num_clips=12, seed=0, micro_batch=2, micro_batches_per_step=6, world_size=world_size)
+    pixels = torch.arange(8.0).reshape(2, 4)
+    worker = SimpleNamespace(
+        rank=rank,
+        augment=None,
+        job=SimpleNamespace(
+            config=config,
+            train_plan=SimpleNamespace(order=plan),
+            label_map=SimpleNamespace(fields=("label",), num_classes={"label": 3}),
+        ),
+        inputs=SimpleNamespace(training=lambda batch, augment, epoch: {"pixels": pixels}),
+        strategy=SimpleNamespace(
+            device=torch.device("cpu"), dtype=torch.float32, engine=lambda inputs: {"label": network(inputs["pixels"])}
+        ),
+    )
+    return worker, network
+
+
+def batch_of(accumulation: int) -> dict[str, np.ndarray]:
+    numbers = {"accumulation": accumulation, "step": 7}
+    columns = {name: np.full(2, value) for name, value in numbers.items()}
+    return columns | {"labels": np.array([[0], [2]]), "valid": np.ones(2, bool)}
+
+
+def test_what_a_micro_batch_draws_depends_on_its_place_in_the_step_and_not_on_the_workers():
+    places = [(place // size, place % size, size) for place in (2, 3) for size in (1, 2, 3, 4, 6)]
+    losses = [loop._loss(worker_of(rank, size)[0], batch_of(part), 1).item() for part, rank, size in places]
+    assert len(set(losses[:5])) == len(set(losses[5:])) == 1
+    assert losses[0] != losses[5]
+
+
+def test_blank_clips_have_no_gradient_but_show_weights_that_are_not_finite():
+    worker, network = worker_of(0, 1)
+    loss = loop._loss(worker, batch_of(0), 1, blank=True)
+    loss.backward()
+    assert loss.item() == 0.0
+    assert all((parameter.grad == 0).all() for parameter in network.parameters())
+    with torch.no_grad():
+        network[0].bias[1] = torch.nan
+    assert not np.isfinite(loop._loss(worker, batch_of(0), 1, blank=True).item())
