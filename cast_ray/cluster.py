@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import ray
+from ray._raylet import GcsClient
+from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
@@ -94,11 +97,27 @@ def needs(config: RunConfig) -> dict[str, float]:
     return cores | ({"GPU": float(workers)} if scale.use_gpu else {})
 
 
-def _largest() -> dict[str, float] | None:
-    """What a cluster that scales itself can grow to, by Ray's names; None: it does not, or it is not known."""
-    from ray._private.state import state
+def _can_never_be(bundles: list[dict[str, float]]) -> bool:
+    """Whether the cluster's autoscaler (version 2) says that no machines it may start would do.
 
-    return state.get_max_resources_from_cluster_config()
+    Asks for 15 s at most. False: they would, or nobody can tell.
+    """
+    from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
+
+    wanted = placement_group(bundles)
+    deadline = time.monotonic() + 15  # it looks every 5 s
+    gcs = GcsClient(address=ray.get_runtime_context().gcs_address)
+    try:
+        while time.monotonic() < deadline and not wanted.wait(timeout_seconds=0.5):
+            state = GetClusterStatusReply.FromString(gcs.get_cluster_status()).autoscaling_state
+            # Others may have asked for too much as well.
+            if any(wanted.id.hex() in request.details for request in state.infeasible_gang_resource_requests):
+                return True
+            if state.pending_instances or state.pending_instance_requests:
+                return False
+        return False
+    finally:
+        remove_placement_group(wanted)
 
 
 def _check_decoders(config: RunConfig, has: Mapping[str, float]) -> None:
@@ -128,18 +147,17 @@ def check_room(config: RunConfig, *, may_grow: bool, console: Console) -> None:
             _check_decoders(config, has)
         return
     text = ", ".join(f"{amount:g} {name} (it has {has.get(name, 0):g})" for name, amount in short.items())
-    most = _largest() if may_grow else None
-    never = {name: amount for name, amount in short.items() if most is not None and most.get(name, 0) < amount}
-    if most is not None and never:
-        limits = ", ".join(f"{amount:g} {name} (at most {most.get(name, 0):g})" for name, amount in never.items())
-        raise UserError(
-            f"the run needs {limits}, more than the cluster can ever have; lower --scale.num-workers or "
-            "--scale.cpus-per-worker, or raise max_workers of its node types"
-        )
     if not may_grow:
         raise UserError(
             f"the run needs {text} on this machine; lower --scale.num-workers or --scale.cpus-per-worker, use --small "
             "to try it on a few CPU cores, or submit it to a cluster with `ray job submit`"
+        )
+    worker = {"CPU": scale.cpus_per_worker} | ({"GPU": 1.0} if scale.use_gpu else {})
+    workers = scale.min_workers or max(scale.num_workers, config.predictors)
+    if _can_never_be([worker] * workers):
+        raise UserError(
+            f"the run needs {text}, more than the cluster can ever have, says its autoscaler; lower "
+            "--scale.num-workers or --scale.cpus-per-worker, or raise max_workers of its node types"
         )
     limit = f"up to {scale.start_timeout_s} s " if scale.min_workers is None else ""
     console.print(f"waiting {limit}for the cluster to grow: the run needs {text}")

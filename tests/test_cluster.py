@@ -21,7 +21,7 @@ def has(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     """Resources of the cluster, to be changed by a test; it does not scale itself."""
     has = {"CPU": 4.0}
     monkeypatch.setattr(ray, "cluster_resources", lambda: has)
-    monkeypatch.setattr(cluster, "_largest", lambda: None)
+    monkeypatch.setattr(cluster, "_can_never_be", lambda bundles: False)
     return has
 
 
@@ -58,3 +58,9 @@ def test_only_workers_that_are_not_elastic_are_waited_for_with_a_limit(has: dict
     has["CPU"] = 1.0
     assert "waiting up to 900 s for the cluster to grow" in said(config_with(), may_grow=True)
     assert "waiting for the cluster to grow" in said(config_with(min_workers=2), may_grow=True)
+
+
+def test_more_than_the_autoscaler_can_ever_start_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "_can_never_be", lambda bundles: len(bundles) > 8)
+    with pytest.raises(UserError, match="more than the cluster can ever have"):
+        said(ssv2(), may_grow=True)

@@ -5,18 +5,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 import time
 from pathlib import Path
 
 import psutil
-from one_head import Clock, Head, free_ports, run, start_head
+from one_head import Clock, Head, fetch, free_ports, run, start_head
 
 from cast_ray.config import RunConfig
 from cast_ray.data.synthetic import write_dataset
 from cast_ray.training.build import build_network
 from cast_ray.training.checkpoint import load_weights, read_state
 
+METRICS = Path(__file__).with_name("exported_metrics.txt")
+"""Names of metrics that were seen: what the Grafana dashboard may ask for."""
 UPLOAD_LIMIT = 4 * 2**20
 STEP_TIMEOUT_S, STOP_WAIT_S = 600, 120
 
@@ -37,6 +41,16 @@ def wait_for(head: Head, job: str, text: str) -> str:
         assert time.monotonic() < deadline, f"'{text}' did not come:\n{log}"
         assert "RUNNING" in (status := ray_job(head, "status", job)[1]) or "PENDING" in status, f"{status}\n{log}"
         time.sleep(1)
+
+
+def exported(head: Head) -> set[str]:
+    """Names of the metrics that Prometheus would find now."""
+    names = set()
+    for service in json.loads(fetch(head, f"{head.dashboard}/api/prometheus/sd")):
+        for target in service["targets"]:
+            with contextlib.suppress(OSError):  # a port that Ray announces and nobody listens at
+                names |= set(re.findall(r"^# TYPE (\S+)", fetch(head, f"http://{target}/metrics"), re.MULTILINE))
+    return names
 
 
 def uploaded(head: Head) -> int:
@@ -69,11 +83,22 @@ def drill(head: Head, clock: Clock) -> None:
     clock.say("    | " + next(line for line in output.splitlines() if "Unauthorized" in line).strip())
     assert status != 0
 
-    clock.say("with it, this folder uploaded, in the background")
+    clock.say("which source a job with --working-dir . runs")
+    where = "import cast_ray; print(cast_ray.__path__[0])"
+    status, output = ray_job(head, "submit", "--working-dir", ".", "--", "python", "-c", where)
+    clock.say("    | " + next((line for line in output.splitlines() if line.endswith("/cast_ray")), "(none)"))
+    assert status == 0, output
+    assert "/working_dir_files/_ray_pkg_" in output, output
+
+    clock.say("with the token, this folder uploaded, in the background")
     status, output = ray_job(head, "submit", "--working-dir", ".", "--no-wait", "--", *training, "20")
     assert status == 0, output
     (job,) = set(re.findall(r"raysubmit_\w+", output))
     wait_for(head, job, r"step +4 ")
+    time.sleep(15)  # metrics are collected every 10 s
+    names = exported(head)
+    METRICS.write_text("".join(f"{name}\n" for name in sorted(names | set(METRICS.read_text().split()))))
+    clock.say(f"    {len(names)} metrics, of which {sum('cast_ray' in name for name in names)} are ours")
     clock.say(f"    it trains; {uploaded(head) / 1e6:.1f} MB were uploaded")
     assert uploaded(head) < UPLOAD_LIMIT
     assert of_the_run(storage / "forms")

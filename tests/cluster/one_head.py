@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 from rich.console import Console
 
-__all__ = ["REPOSITORY", "Clock", "Head", "free_ports", "run", "start_head", "stop"]
+__all__ = ["REPOSITORY", "Clock", "Head", "fetch", "free_ports", "run", "start_head", "stop"]
 
 REPOSITORY = Path(__file__).parents[2]
 START_TIMEOUT_S = 180
@@ -114,6 +114,13 @@ def run(command: list[str], head: Head, *, timeout_s: float) -> tuple[int, str]:
         check=False,
     )
     return done.returncode, done.stdout
+
+
+def fetch(head: Head, address: str) -> str:
+    """What the dashboard, or another port of the cluster, answers to somebody who has the token."""
+    request = urllib.request.Request(address, headers={"Authorization": f"Bearer {head.token}"})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return answer.read().decode()
 
 
 def stop(process: psutil.Process) -> None:

@@ -13,15 +13,9 @@ from cast_ray.watching.telemetry import OF_STEP, OF_WORKER
 DASHBOARD = json.loads((Path(__file__).parents[2] / "cluster" / "grafana" / "cast_ray.json").read_text())
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 SEEN = set(Path(__file__).with_name("exported_metrics.txt").read_text().split())
-"""Written by autoscale.py: names at the ports of all nodes while a job trained."""
-NOT_SEEN = {
-    # There is no GPU where autoscale.py was run. Names as in Ray's own dashboards.
-    "ray_node_gpus_utilization",
-    "ray_node_gram_used",
-    "ray_cast_ray_worker_gpu_memory",
-    # Nothing was lost there, and a counter is not exported before its first count.
-    "ray_cast_ray_failures_total",
-}
+"""Names at ports that Prometheus asks: of a cluster while a job trained, and of a process with one row of each kind."""
+NOT_SEEN = {"ray_node_gpus_utilization", "ray_node_gram_used"}
+"""There is no GPU where that was done. Names as in Ray's own dashboards."""
 OURS = {f"ray_cast_ray_{name}" for name in OF_STEP} | {f"ray_cast_ray_worker_{name}" for name in OF_WORKER}
 
 
