@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,7 +24,7 @@ def importance(trials: Sequence[TrialResult], fields: Sequence[str]) -> Mapping[
         return {}
     import optuna
 
-    logging.getLogger("optuna").setLevel(logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     spread = {name: _distribution([trial.values.get(name) for trial in trials]) for name in fields}
     varied = {name: found for name, found in spread.items() if found is not None}
     if not varied:

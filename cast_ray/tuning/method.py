@@ -16,13 +16,12 @@ class Method:
 
     search: Literal["tpe", "random"] = "tpe"
     """tpe: Optuna's, which learns from finished trials; random."""
-    scheduler: Literal["asha", "pbt", "none"] = "asha"
-    """asha: the worse trials end early; pbt: the worse go on from the better ones' checkpoints with changed settings;
-    none: every trial runs to its end."""
+    scheduler: Literal["asha", "none"] = "asha"
+    """asha: the worse trials end early; none: every trial runs to its end."""
     trials: int = 16
-    """Trials to run; with pbt, the size of the population."""
+    """Trials to run; a grid in the space multiplies them."""
     grace_epochs: int = 2
-    """With asha: epochs that every trial gets; with pbt: epochs between two changes."""
+    """With asha: epochs that every trial gets."""
     keep_one_of: int = 3
     """With asha: at each rung, one of so many trials goes on."""
     max_concurrent: int | None = None

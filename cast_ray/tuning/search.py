@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import asdict
 from typing import Any
 
+import optuna
 import pyarrow.fs as pafs
 import ray
 from ray import tune
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, PopulationBasedTraining, TrialScheduler
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import BasicVariantGenerator, SearchAlgorithm
 from ray.tune.search.optuna import OptunaSearch
 from ray.tune.search.sample import Domain, Sampler
@@ -49,6 +51,8 @@ def run_search(trial: Trial, space: Space, method: Method, *, folder: str, conso
     Raises:
         UserError: the folder holds another search; or all trials failed.
     """
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the newer output prints tables although verbose is 0
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     asked = _description(trial, space, method)
     started = _begun(folder, asked)
     trainable = tune.with_resources(tune.with_parameters(run_trial, trial=trial), DRIVER)
@@ -70,8 +74,8 @@ def run_search(trial: Trial, space: Space, method: Method, *, folder: str, conso
             tune_config=tune.TuneConfig(
                 metric=SCORE,
                 mode="max",
-                search_alg=None if method.scheduler == "pbt" else _search_algorithm(method),
-                scheduler=_scheduler(method, trial.base, space),
+                search_alg=_search_algorithm(method, space, at_once),
+                scheduler=_scheduler(method, trial.base),
                 num_samples=method.trials,
                 max_concurrent_trials=at_once,
                 trial_dirname_creator=lambda trial: trial.trial_id,
@@ -93,7 +97,7 @@ def most_at_once(config: RunConfig) -> int:
     return max(1, min(math.floor(has.get(name, 0) / amount) for name, amount in needs(config).items()))
 
 
-def _scheduler(method: Method, base: RunConfig, space: Space) -> TrialScheduler:
+def _scheduler(method: Method, base: RunConfig) -> TrialScheduler:
     epochs = base.optim.epochs
     if method.scheduler == "asha":
         # One more than there are: a trial that reaches the end is to end by itself, and frees its workers.
@@ -103,26 +107,20 @@ def _scheduler(method: Method, base: RunConfig, space: Space) -> TrialScheduler:
             grace_period=min(method.grace_epochs, epochs),
             reduction_factor=method.keep_one_of,
         )
-    if method.scheduler == "pbt":
-        fixed = [name for name in space if name.startswith("model.") and name != "model.drop_path"]
-        if fixed:
-            raise UserError(
-                f"the search space varies {', '.join(fixed)}, but with pbt trials take over each other's weights, "
-                "which would not fit; use --method.scheduler asha, or leave them out of the space"
-            )
-        return PopulationBasedTraining(
-            time_attr=EPOCH,
-            perturbation_interval=method.grace_epochs,
-            hyperparam_mutations=dict(space),
-            require_attrs=False,
-        )
     return FIFOScheduler()
 
 
-def _search_algorithm(method: Method) -> SearchAlgorithm | OptunaSearch:
+def _search_algorithm(method: Method, space: Space, at_once: int) -> SearchAlgorithm | OptunaSearch:
     if method.search == "tpe":
+        grids = [name for name, drawn in space.items() if isinstance(drawn, dict)]
+        if grids:
+            raise UserError(
+                f"the search space has a grid for {', '.join(grids)}, which method.search tpe cannot draw from; give "
+                "--method.search random, or tune.choice in the space"
+            )
         return OptunaSearch(seed=method.seed)
-    return BasicVariantGenerator(random_state=method.seed)
+    # Tune applies its own limit to every search but this one.
+    return BasicVariantGenerator(random_state=method.seed, max_concurrent=at_once)
 
 
 def _count(space: Space, method: Method) -> int:

@@ -7,29 +7,25 @@ the trial's name, so that a search that is restored continues each interrupted r
 from __future__ import annotations
 
 import dataclasses
-import json
-import tempfile
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+import ray
 from ray import tune
+from ray.train.v2._internal.constants import ENV_VARS_TO_PROPAGATE
 from rich.console import Console
 
 from cast_ray.config import RunConfig
 from cast_ray.configuration import write_configuration
-from cast_ray.errors import UserError
 from cast_ray.training.metrics import score
-from cast_ray.tuning.branch import go_on
 from cast_ray.tuning.results import EPOCH, SCORE, VIEWS
 from cast_ray.tuning.space import with_settings
 from cast_ray.watching.rows import Row
 
-__all__ = ["DATASET", "POINTER", "VARIANT", "Trial", "run_trial", "trial_config"]
+__all__ = ["DATASET", "VARIANT", "Trial", "run_trial", "trial_config"]
 
-POINTER = "run.json"
-"""File in a checkpoint of Tune, which only says where the run's own checkpoints are."""
 DATASET, VARIANT = "dataset", "variant"
 """Names of values that are no settings: which of several datasets, and of several groups of settings, a trial is for.
 """
@@ -66,17 +62,25 @@ def run_trial(values: dict[str, Any], trial: Trial) -> None:
     from cast_ray.training.trainer import train
     from cast_ray.watching.startup import Startup, process_start
 
+    _tell_where_the_cluster_is()
     name = tune.get_context().get_trial_id()
     config = trial_config(trial, values, name)
     dataset = open_complete(trial.datasets[values.get(DATASET, next(iter(trial.datasets)))])
     console = Console()
-    source = _given_run()
-    if source is not None:
-        config = go_on(source, config)
     write_configuration(config, f"{config.storage}/{config.name}")
-    trained = train(config, dataset, console, Startup(process_start()), [_ToTune(f"{config.storage}/{config.name}")])
+    trained = train(config, dataset, console, Startup(process_start()), [_ToTune()])
     if trial.views:
         _report_views(config, dataset, trained, console)
+
+
+def _tell_where_the_cluster_is() -> None:
+    """So that the workers of a trial that is ended early are freed.
+
+    Ray Train's cleaner does that, in a process of its own, which looks for the cluster by itself, fails where two run
+    on one machine, and leaves the next trial without cores for ever (Ray 2.60). It inherits what is propagated.
+    """
+    os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
+    ENV_VARS_TO_PROPAGATE.add("RAY_ADDRESS")
 
 
 def _report_views(config: RunConfig, dataset: Any, trained: Any, console: Console) -> None:
@@ -94,33 +98,12 @@ def _report_views(config: RunConfig, dataset: Any, trained: Any, console: Consol
 
 
 class _ToTune:
-    """Reports each validation of a run to Tune, with a checkpoint that says where the run is."""
-
-    def __init__(self, run: str) -> None:
-        self._run = run
+    """Reports each validation of a run to Tune."""
 
     def show(self, row: Row) -> None:
-        if row["kind"] != "epoch":
-            return
-        validation = row["validation"]
-        with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / POINTER).write_text(json.dumps({"run": self._run}))
-            tune.report(
-                {EPOCH: row["epoch"], SCORE: score(validation), "step": row["step"], **validation},
-                checkpoint=tune.Checkpoint.from_directory(folder),
-            )
+        if row["kind"] == "epoch":
+            validation = row["validation"]
+            tune.report({EPOCH: row["epoch"], SCORE: score(validation), "step": row["step"], **validation})
 
     def close(self) -> None:
-        pass
-
-
-def _given_run() -> str | None:
-    """The run whose checkpoint Tune gives this trial to start from: its own after a restore, or a better trial's."""
-    checkpoint = tune.get_checkpoint()
-    if checkpoint is None:
-        return None
-    with checkpoint.as_directory() as folder:
-        try:
-            return json.loads((Path(folder) / POINTER).read_text())["run"]
-        except (OSError, ValueError, KeyError) as error:
-            raise UserError(f"the search's checkpoint {checkpoint.path} is damaged: {error}; start it anew") from error
+        """Nothing to do."""

@@ -54,7 +54,7 @@ def test_a_table_that_does_not_exist_is_answered_with_those_that_do():
 
 
 def test_a_table_of_another_family_of_models_says_which_it_is_about():
-    with pytest.raises(UserError, match="table msca is about framewise_..., but model.name is cast_tiny"):
+    with pytest.raises(UserError, match=r"table msca is about framewise_\.\.\., but model.name is cast_tiny"):
         rows_for("msca", "cast_tiny", {})
 
 

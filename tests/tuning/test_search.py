@@ -77,11 +77,11 @@ def test_the_scarcest_resource_decides(monkeypatch):
     assert search.most_at_once(config) == 2
 
 
-def test_trials_that_take_over_weights_cannot_vary_the_network():
-    space = SPACE | {"model.options.down_ratio": tune.choice([1, 2])}
-    with pytest.raises(UserError, match=r"varies model\.options\.down_ratio, but with pbt"):
-        search._scheduler(Method(scheduler="pbt"), small(ek100()), space)
-    search._scheduler(Method(scheduler="pbt"), small(ek100()), SPACE)
+def test_a_grid_needs_a_search_that_can_walk_it():
+    grid = SPACE | {"seed": tune.grid_search([1, 2])}
+    with pytest.raises(UserError, match=r"a grid for seed, .*--method\.search random"):
+        search._search_algorithm(Method(), grid, 1)
+    assert search._search_algorithm(Method(search="random"), grid, 3).max_concurrent == 3
 
 
 def test_a_grid_multiplies_the_trials():
