@@ -2,15 +2,14 @@
 
     python jobs/evaluate.py runs/ssv2 --data /shared/ssv2/videos --annotations /shared/ssv2/annotations
 
-The model is a checkpoint, a run, whose best one is taken, or a file of `cast-ray export`; all may be URIs. Of UCF-101,
-give the official split that it was trained on, and a prepared dataset instead of videos with --shards:
+The model is a checkpoint, a run, whose best one is taken, or a file of `cast-ray export`; all may be URIs. UCF-101 has
+official splits: give that of the training. --shards is a prepared dataset instead of videos:
 
     python jobs/evaluate.py s3://bucket/runs/ucf101-split2 --layout ucf101 --split 2 --data videos --annotations lists
     python jobs/evaluate.py s3://bucket/runs/ssv2 --shards s3://bucket/ssv2 --output s3://bucket/ssv2-test --per-view
 
-Sampling and test views are those of the training's configuration where no flag says otherwise. The dataset must have
-the label map that the model was trained with. The predictions are a folder of Parquet files (docs/evaluation.md); the
-same command again goes on where a killed one was.
+Where no flag says otherwise, sampling and test views are those of the training, whose label map the dataset must have.
+The predictions are a folder of Parquet files (docs/evaluation.md); the same command again goes on after a kill.
 """
 
 from __future__ import annotations
@@ -72,8 +71,7 @@ def main() -> None:
     say(console, "checkpoint", model.place)
     storage = absolute(model.config.storage)
     if job.shards is None:
-        skip = job.on_skip(console)
-        clips = read_layout(job.layout, str(job.data), job.annotations, split=job.split, on_skip=skip)
+        clips = read_layout(job.layout, str(job.data), job.annotations, split=job.split, on_skip=job.on_skip(console))
     else:
         dataset = open_complete(job.shards)
     check_replicas(model, may_grow=not connect(), console=console)
@@ -91,6 +89,7 @@ def main() -> None:
         console=console,
         per_view=job.per_view,
         clips_per_part=job.clips_per_part,
+        unreadable_flag="--max-unreadable",
     )
     show(evaluate(read_predictions(output)), outcome, console)
     say(console, "predictions", f"{output} ({outcome.rate})")

@@ -94,11 +94,11 @@ def bench_train(settings: Train, progress: Console) -> dict[str, Any]:
 
     Raises:
         UserError: there is no such model or device.
-        NoResultError: a turn failed or took too long.
+        NoResultError: all turns failed or took too long.
     """
     import torch
 
-    from cast_ray.bench.apart import run_apart
+    from cast_ray.bench.apart import NoResultError, run_apart
     from cast_ray.bench.device import describe
     from cast_ray.bench.train_case import make_dataset
     from cast_ray.bench.train_ladder import LadderJob, climb
@@ -117,13 +117,23 @@ def bench_train(settings: Train, progress: Console) -> dict[str, Any]:
         ladder = LadderJob(case=case, dataset=dataset, rounds=settings.rounds)
         for turn in range(settings.repeats):
             stack = StackJob(case=case, dataset=dataset, storage=f"{folder}/runs", name=f"turn-{turn}")
-            with _told(progress, f"turn {turn + 1} of {settings.repeats}, bare loop and parts"):
-                ladders.append(run_apart(climb, ladder, time_limit=settings.time_limit))
-            with _told(progress, f"turn {turn + 1} of {settings.repeats}, whole stack"):
-                stacks.append(run_apart(train_through, stack, time_limit=settings.time_limit))
+            what = f"turn {turn + 1} of {settings.repeats}"
+            try:
+                with _told(progress, f"{what}, bare loop and parts"):
+                    parts = run_apart(climb, ladder, time_limit=settings.time_limit)
+                with _told(progress, f"{what}, whole stack"):
+                    whole = run_apart(train_through, stack, time_limit=settings.time_limit)
+            except NoResultError as error:  # the other turns still count
+                progress.print(f"{what}: {error}", soft_wrap=True, highlight=False, markup=False)
+                continue
+            ladders.append(parts)
+            stacks.append(whole)
+    if not stacks:
+        raise NoResultError("no turn was completed")
     flags = {name: value for name, value in vars(settings).items() if name not in ("json", "time_limit")}
     return {
         **flags,
+        "repeats": len(stacks),
         **counted,
         "checkpoint_activations": False,
         "environment": describe(torch.device(settings.device)),

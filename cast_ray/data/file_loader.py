@@ -29,8 +29,8 @@ class FileLoader(ClipLoader):
     So a clip is the same as in a shard, and a file that cannot be used has the same reason. `root` is where the files
     lie: from remote storage several are read ahead.
 
-    A row with a `reason` is not looked into. A file that is not there, or may not be read, is unreadable. A storage
-    that does not answer is a `UserError`: else an outage would make all files unreadable.
+    A row with a `reason` is not looked into. A file that is not there, or may not be read, is unreadable, and so is one
+    whose `uri` is none. A storage that does not answer is a `UserError`: else an outage would make all unreadable.
     """
 
     def __call__(self, rows: pa.Table) -> dict[str, Any]:
@@ -44,8 +44,6 @@ class FileLoader(ClipLoader):
         row = copies[0]
         if row["reason"]:
             return copies, None
-        if is_local(row["uri"]) and os.path.isdir(filesystem(row["uri"])[1]):
-            return [row | {"reason": "a folder, not a file"}], None
         clip = Clip(
             clip_id=row["clip_id"],
             uri=row["uri"],
@@ -55,13 +53,29 @@ class FileLoader(ClipLoader):
             stop_s=row["stop_s"],
         )
         try:
+            if is_local(row["uri"]) and os.path.isdir(filesystem(row["uri"])[1]):
+                return [row | {"reason": "a folder, not a file"}], None
             (stored,) = stored_clips([clip], dataclasses.replace(self.stored, time_limit_s=self.time_limit_s))
         except UserError as error:
-            if not isinstance(error.__cause__, FileNotFoundError | PermissionError):
-                raise
-            return [row | {"reason": "file does not exist or may not be read"}], None
+            if isinstance(error.__cause__, FileNotFoundError | PermissionError):
+                return [row | {"reason": "file does not exist or may not be read"}], None
+            if (wrong := _no_uri(row["uri"])) is not None:
+                return [row | {"reason": wrong}], None
+            raise
         if stored.facts is None:
             return [row | {"reason": stored.reason}], None
         known = {name: getattr(stored.facts, name) for name in ("num_frames", "fps", "sound_codec")}
         window = {"start_s": stored.start_s, "stop_s": stored.stop_s, "reason": stored.reason}
         return [row | known | window], stored.media
+
+
+def _no_uri(uri: str) -> str | None:
+    """What is wrong with a URI that no storage could open, else None."""
+    if "://" not in uri:
+        return None
+    try:
+        filesystem(uri)
+    except UserError as error:
+        # An OSError is the storage's answer, or that there was none.
+        return None if isinstance(error.__cause__, OSError) else str(error)
+    return None

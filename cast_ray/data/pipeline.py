@@ -258,11 +258,13 @@ def broken_sounds(batch: dict[str, np.ndarray]) -> dict[str, str]:
     return dict(zip(batch["clip_id"][broken].tolist(), batch["reason"][broken].tolist(), strict=True))
 
 
-def check_unreadable(unreadable: int, clips: int, allowed: float, split: str) -> None:
-    """Raise `UserError` when more than the share `allowed` of a split's clips could not be read."""
+def check_unreadable(
+    unreadable: int, clips: int, allowed: float, split: str, *, flag: str = "--data.max-unreadable"
+) -> None:
+    """Raise `UserError` when more than the share `allowed`, which `flag` sets, of a split's clips could not be read."""
     if unreadable / clips > allowed:  # as a product, 29 of 100 would be more than 0.29
         raise UserError(
-            f"{unreadable} of {clips} clips in the {split} split are unreadable, more than data.max-unreadable "
+            f"{unreadable} of {clips} clips in the {split} split are unreadable, more than {flag.lstrip('-')} "
             f"{allowed:.2%}; each is listed with its reason. Remove them from the annotations, or repair them and "
-            "delete the prepared shards, or raise --data.max-unreadable"
+            f"delete the prepared shards, or raise {flag}"
         )

@@ -28,7 +28,7 @@ from cast_ray.data.pipeline import check_unreadable
 from cast_ray.data.progress import ClipProgress
 from cast_ray.errors import UserError
 from cast_ray.evaluation.decoding import ReadClips
-from cast_ray.evaluation.part_files import open_folder, read_unreadable, remove_partial
+from cast_ray.evaluation.part_files import check_parts, open_folder, read_unreadable, remove_partial
 from cast_ray.evaluation.part_tables import PartTable
 from cast_ray.evaluation.parts import ROW, PartPlan
 from cast_ray.evaluation.replica import Replica
@@ -62,6 +62,8 @@ class Work:
     clips_per_part: int
     max_unreadable: float = 1.0
     """Share of the clips that may be unreadable."""
+    unreadable_flag: str = "--data.max-unreadable"
+    """What the user changes it with."""
     split: str = ""
     """What messages call the clips."""
     replace: bool = False
@@ -155,10 +157,10 @@ def _execute(work: Work, plan: PartPlan, finished: list[int], missing: np.ndarra
                 ended, _ = ray.wait([running], timeout=POLL_S)
                 done, unreadable = get(writer.progress.remote())
                 progress.update(there + done)
-                check_unreadable(before + unreadable, plan.clips, work.max_unreadable, work.split)
+                found = before + unreadable
+                check_unreadable(found, plan.clips, work.max_unreadable, work.split, flag=work.unreadable_flag)
         get(running)
-        if done != len(missing):
-            raise RuntimeError(f"{done} clips were predicted, {len(missing)} were to be; this is a defect")
+        check_parts(work.output, plan.names)
     finally:
         if ray.is_initialized():
             ray.cancel(running)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from cast_ray.data.storage import filesystem, retried, written_whole
+from cast_ray.data.storage import filesystem, joined, retried, written_whole
 from cast_ray.errors import UserError
 from cast_ray.evaluation.listing import TABLES, Listing, list_clips
 from cast_ray.evaluation.part_files import absolute
+from cast_ray.evaluation.prediction_files import HIDDEN
 
 __all__ = ["KEPT", "kept_listing"]
 
@@ -34,8 +36,7 @@ def kept_listing(source: str, output: str) -> Listing:
     place, source = f"{folder}/{KEPT}", absolute(source)
     kept = retried(lambda: storage.get_file_info(place), what=output)
     if kept.type == pafs.FileType.File:
-        with storage.open_input_file(place) as file:
-            clips = pq.read_table(file)
+        clips = retried(lambda: _read(storage, place), what=joined(output, KEPT))
         metadata = clips.schema.metadata
         was = metadata[SOURCE_KEY].decode()
         if was != source:
@@ -44,9 +45,19 @@ def kept_listing(source: str, output: str) -> Listing:
         return Listing(clips=clips.replace_schema_metadata(None), root=root, left_out=Counter())
     listing = list_clips(source)
     selector = pafs.FileSelector(folder, allow_not_found=True)
-    if not retried(lambda: storage.get_file_info(selector), what=output):  # what is there will be refused
-        storage.create_dir(folder, recursive=True)
+    there = retried(lambda: storage.get_file_info(selector), what=output)
+    if all(info.base_name.startswith(HIDDEN) for info in there):  # what else is there will be refused
         marked = listing.clips.replace_schema_metadata({SOURCE_KEY: source.encode(), ROOT_KEY: listing.root.encode()})
-        with written_whole(storage, place) as sink:
-            pq.write_table(marked, sink, compression="zstd")
+        retried(lambda: _write(storage, place, marked), what=joined(output, KEPT))
     return listing
+
+
+def _read(storage: pafs.FileSystem, place: str) -> pa.Table:
+    with storage.open_input_file(place) as file:
+        return pq.read_table(file)
+
+
+def _write(storage: pafs.FileSystem, place: str, clips: pa.Table) -> None:
+    storage.create_dir(place.rpartition("/")[0], recursive=True)
+    with written_whole(storage, place) as sink:
+        pq.write_table(clips, sink, compression="zstd")

@@ -6,6 +6,7 @@ A list of paths is kept as an Arrow table: a million of them need about 100 MB, 
 from __future__ import annotations
 
 import functools
+import math
 import os
 import re
 from collections import Counter
@@ -13,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from urllib.parse import quote
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
@@ -181,12 +183,7 @@ def _from_table(source: str) -> Listing:
         raise UserError(f"'{source}' has no rows; give a table with paths of videos")
     paths = _text(table, "path", source)
     starts, stops = (_seconds(table, name, source) for name in ("start_s", "stop_s"))
-    backwards = pc.fill_null(pc.greater_equal(pc.fill_null(starts, 0.0), stops), False).to_numpy(zero_copy_only=False)
-    for row in backwards.nonzero()[0][:1].tolist():
-        raise UserError(
-            f"'{source}': the clip of {paths[row]} begins at {starts[row]} s and ends at {stops[row]} s; give a stop_s "
-            "after start_s"
-        )
+    _check_seconds(paths, starts, stops, source)
     place = _without_options(source)
     folder = place.rpartition("/")[0] + source.removeprefix(place)
     uris = [path if "://" in path or path.startswith("/") else joined(folder, path) for path in paths]
@@ -241,13 +238,28 @@ def _seconds(table: pa.Table, name: str, source: str) -> pa.ChunkedArray:
         raise UserError(f"column '{name}' of '{source}' has no seconds: {error}; give numbers") from error
 
 
+def _check_seconds(paths: list[str], starts: pa.ChunkedArray, stops: pa.ChunkedArray, source: str) -> None:
+    """Raise `UserError` for the first clip whose seconds are none, or in the wrong order."""
+    first, last = pc.fill_null(starts, 0.0).to_numpy(), pc.fill_null(stops, math.inf).to_numpy()
+    for row in np.flatnonzero(~((first >= 0) & (first < last)))[:1].tolist():  # NaN compares as False
+        raise UserError(
+            f"'{source}': the clip of {paths[row]} begins at {starts[row]} s and ends at {stops[row]} s; give a "
+            "start_s from 0 on, and a stop_s after it, or leave them empty for the begin and the end of the file"
+        )
+
+
 def _ids(paths: list[str], starts: pa.ChunkedArray, stops: pa.ChunkedArray) -> list[str]:
     """The path, and for a part of a file its seconds as in a media fragment."""
     spans = zip(paths, starts.to_pylist(), stops.to_pylist(), strict=True)
     return [
-        path if start is None and stop is None else f"{path}#t={start or 0:g},{'' if stop is None else f'{stop:g}'}"
+        path if start is None and stop is None else f"{path}#t={_text_of(start or 0)},{_text_of(stop)}"
         for path, start, stop in spans
     ]
+
+
+def _text_of(seconds: float | None) -> str:
+    """With all digits, as clips may be a few milliseconds apart."""
+    return "" if seconds is None else repr(seconds).removesuffix(".0")
 
 
 def _clips(

@@ -78,7 +78,8 @@ class Assembler:
         """Take in rows.
 
         Returns:
-            The parts that they complete, each with its number, and its rows in order.
+            The parts with some of these rows that are whole and not yet written, each with its number, and its rows in
+            order. A part is whole until `written` is told of it, so that what failed to be written comes again.
         """
         complete = []
         parts, places = np.divmod(batch[ROW], self._plan.clips_per_part)
@@ -96,9 +97,16 @@ class Assembler:
             self.unreadable += int((~batch[VALID][new].astype(bool)).sum())
             if opened.there.all():
                 complete.append((part, _in_order(opened.batches)))
-                del self._open[part]
-                self._done.add(part)
         return complete
+
+    def is_written(self, part: int) -> bool:
+        """Whether no row of the part is needed any more."""
+        return part in self._done
+
+    def written(self, part: int) -> None:
+        """The part is in its file; its rows are dropped."""
+        self._done.add(part)
+        del self._open[part]
 
 
 def _in_order(batches: list[Columns]) -> Columns:

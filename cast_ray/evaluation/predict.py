@@ -29,6 +29,7 @@ def predict(
     per_view: bool = False,
     clips_per_part: int = CLIPS_PER_PART,
     replace: bool = False,
+    unreadable_flag: str = "--data.max-unreadable",
 ) -> Outcome:
     """Predictions for a whole split, each clip exactly once, as a folder of Parquet files.
 
@@ -43,6 +44,7 @@ def predict(
         per_view: keep the probabilities of each view too.
         clips_per_part: clips of a file; less than that are predicted again after a kill.
         replace: remove predictions of another model or with other settings that are there.
+        unreadable_flag: what messages call the flag that allows more unreadable clips.
 
     Raises:
         UserError: the model has another label map, too many clips cannot be read, or the folder holds something else.
@@ -61,6 +63,7 @@ def predict(
         settings=_settings(model, dataset, split, per_view=per_view),
         clips_per_part=clips_per_part,
         max_unreadable=model.config.data.max_unreadable,
+        unreadable_flag=unreadable_flag,
         split=split,
         replace=replace,
     )

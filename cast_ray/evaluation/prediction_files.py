@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,11 +22,13 @@ import pyarrow.parquet as pq
 
 from cast_ray.data.storage import filesystem, retried
 from cast_ray.errors import UserError
+from cast_ray.evaluation.parts import PartPlan
 from cast_ray.labels import LabelMap
 
 __all__ = [
     "CHECKPOINT_KEY",
     "FILE_NAME",
+    "HIDDEN",
     "LABEL_MAP_FINGERPRINT_KEY",
     "LABEL_MAP_KEY",
     "MARK",
@@ -34,6 +36,7 @@ __all__ = [
     "columns_table",
     "list_values",
     "predictions_schema",
+    "read_mark",
     "read_tables",
 ]
 
@@ -110,6 +113,14 @@ def read_tables(place: str, *, views: bool) -> tuple[pa.Table, LabelMap, str]:
     return table, label_map, checkpoint
 
 
+def read_mark(text: bytes, folder: str) -> dict[str, Any]:
+    """What the `MARK` of a folder says; `UserError` if it is damaged."""
+    try:
+        return dict(json.loads(text))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{MARK} of '{folder}' is damaged ({error}); remove that folder") from error
+
+
 def list_values(table: pa.Table, column: str, lengths: int | npt.NDArray[np.int32]) -> npt.NDArray:
     """All values of a list column one after the other; its lists must have `lengths` values, all the same or each its.
 
@@ -160,7 +171,7 @@ def _files(place: str) -> tuple[pafs.FileSystem, list[str]]:
             and not any(part.startswith(HIDDEN) for part in info.path.removeprefix(folder).strip("/").split("/"))
         )
         if any(info.path == f"{folder}/{MARK}" for info in found):
-            _check_complete(storage, folder, len(files))
+            return _all_parts(storage, folder, files)
         return files
 
     files = retried(listed, what=place)
@@ -169,16 +180,24 @@ def _files(place: str) -> tuple[pafs.FileSystem, list[str]]:
     return storage, files
 
 
-def _check_complete(storage: pafs.FileSystem, folder: str, files: int) -> None:
-    """Raise `UserError` if the evaluation that fills a folder has not come to its end."""
+def _all_parts(storage: pafs.FileSystem, folder: str, files: Sequence[str]) -> list[str]:
+    """The parts of the evaluation that fills a folder; `UserError` if it has not come to its end."""
     with storage.open_input_file(f"{folder}/{MARK}") as source:
-        mark = json.loads(source.read())
-    parts = -(-mark["clips"] // mark["clips_per_part"])
-    if files < parts:
+        mark = read_mark(source.read(), folder)
+    clips, clips_per_part = mark.get("clips"), mark.get("clips_per_part")
+    if not (isinstance(clips, int) and isinstance(clips_per_part, int) and clips_per_part > 0):
         raise UserError(
-            f"the evaluation of '{folder}' is not complete: {files} of {parts} parts are there; start its command "
+            f"{MARK} of '{folder}' does not say how many clips there are in how many parts, so no evaluation wrote it; "
+            "give it another name, or give the *.parquet files in a folder of their own"
+        )
+    parts = [f"{folder}/{name}" for name in PartPlan(clips=clips, clips_per_part=clips_per_part).names]
+    there = len(set(parts) & set(files))
+    if there < len(parts):
+        raise UserError(
+            f"the evaluation of '{folder}' is not complete: {there} of {len(parts)} parts are there; start its command "
             "again, which does the others"
         )
+    return parts
 
 
 def _opened(storage: pafs.FileSystem, file: str) -> tuple[pa.Schema, pq.ParquetFile]:

@@ -14,6 +14,7 @@ from torch import nn
 from cast_ray.config import DataConfig, RunConfig, ScaleConfig, TestConfig
 from cast_ray.data.storage import filesystem, retried
 from cast_ray.data.views import TestViews, frame_sampling
+from cast_ray.evaluation.part_files import absolute
 from cast_ray.export.contents import Contents
 from cast_ray.export.fetch import find_checkpoint, local_weights
 from cast_ray.export.file import SUFFIX
@@ -38,6 +39,8 @@ class TrainedModel:
     """Of the trained weights."""
     dataset: str
     """Fingerprint of the dataset that it was trained on."""
+    tensors: str | None = None
+    """Fingerprint of all tensors of an exported file, which may be rounded; None: a checkpoint."""
     load: Callable[[RunConfig], nn.Module]
     """The network of a configuration, on the CPU and in float32; may be sent to other processes."""
 
@@ -53,8 +56,10 @@ class TrainedModel:
     def settings(self) -> dict[str, Any]:
         """What predictions depend on beside the clips, as plain values."""
         sampling = self.views.sampling
+        exported = {} if self.tensors is None else {"tensors": self.tensors}
         return {
             "checkpoint": self.fingerprint,
+            **exported,
             "label_map": self.label_map.fingerprint,
             "model": self.config.model.name,
             "sampling": sampling.kind,
@@ -78,6 +83,7 @@ def model_at(place: str) -> TrainedModel:
     Raises:
         UserError: it is none of these, or cannot be read.
     """
+    place = absolute(place)  # replicas work in other folders
     storage, path = filesystem(place)
     if retried(lambda: storage.get_file_info(path), what=place).type == pafs.FileType.File and path.endswith(SUFFIX):
         return _exported(place)
@@ -106,6 +112,7 @@ def _exported(place: str) -> TrainedModel:
         label_map=contents.label_map,
         fingerprint=contents.fingerprints.checkpoint,
         dataset=contents.fingerprints.dataset,
+        tensors=contents.fingerprints.tensors,
         load=_ExportedNetwork(place),
     )
 

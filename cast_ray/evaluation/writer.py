@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 
 import pyarrow as pa
 
@@ -20,17 +20,30 @@ class Writer:
     def __init__(self, output: str, plan: PartPlan, finished: list[int], table: PartTable) -> None:
         self._output, self._table, self._names = output, table, plan.names
         self._assembler, self._lock = Assembler(plan, finished), threading.Lock()
+        self._writing: defaultdict[int, threading.Lock] = defaultdict(threading.Lock)
         self._begun: Counter[str] = Counter()
 
     def add(self, batch: Columns) -> None:
-        """Take in rows; comes back when the parts that they complete are written."""
+        """Take in rows; comes back when the parts that they complete are written.
+
+        Rows that come again, as their replica died meanwhile, wait for the part too, and write it if that has failed.
+        """
         with self._lock:
-            complete = self._assembler.add(batch)
-        for part, rows in complete:
-            readable = rows[VALID].astype(bool)
-            table = self._table.table({name: values[readable] for name, values in rows.items()})
-            unreadable = {name: values[~readable] for name, values in rows.items()}
-            write_part(self._output, self._names[part], table, _unreadable(unreadable, source=self._table.source))
+            complete = [(part, rows, self._writing[part]) for part, rows in self._assembler.add(batch)]
+        for part, rows, alone in complete:
+            with alone:
+                self._write(part, rows)
+
+    def _write(self, part: int, rows: Columns) -> None:
+        with self._lock:
+            if self._assembler.is_written(part):
+                return
+        readable = rows[VALID].astype(bool)
+        table = self._table.table({name: values[readable] for name, values in rows.items()})
+        unreadable = {name: values[~readable] for name, values in rows.items()}
+        write_part(self._output, self._names[part], table, _unreadable(unreadable, source=self._table.source))
+        with self._lock:
+            self._assembler.written(part)
 
     def begin(self, work: str) -> int:
         """How often this work was begun before and did not end."""
@@ -44,7 +57,7 @@ class Writer:
             del self._begun[work]
 
     def progress(self) -> tuple[int, int]:
-        """Clips that have come, and how many of them are unreadable."""
+        """Clips that have come, whether written or not, and how many of them are unreadable."""
         with self._lock:
             return self._assembler.clips, self._assembler.unreadable
 

@@ -14,6 +14,7 @@ is nothing to fold in them. docs/export.md has the figures, docs/log.md what is 
 from __future__ import annotations
 
 import copy
+
 import torch
 from torch import Tensor, nn
 

@@ -16,7 +16,7 @@ from cast_ray.planning.memory import FULL, Memory, memory_of
 from cast_ray.planning.rates import DataRates
 from cast_ray.planning.work import Work
 
-__all__ = ["OBJECT_STORE_SHARE", "Cluster", "Plan", "make_plan"]
+__all__ = ["OBJECT_STORE_SHARE", "OFFLOADED_PER_SECOND", "Cluster", "Plan", "make_plan"]
 
 OBJECT_STORE_SHARE = 0.3
 """Share of a node's memory that Ray takes for its object store unless told otherwise."""

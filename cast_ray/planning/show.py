@@ -16,7 +16,14 @@ from cast_ray.config import RunConfig
 from cast_ray.planning.datasets import Dataset
 from cast_ray.planning.known import ASSUMED, COUNTED, Known
 from cast_ray.planning.memory import CONTEXT, USABLE
-from cast_ray.planning.plan import BLOCKS_PER_TASK, BLOCKS_PER_WORKER, OBJECT_STORE_SHARE, Cluster, Plan
+from cast_ray.planning.plan import (
+    BLOCKS_PER_TASK,
+    BLOCKS_PER_WORKER,
+    OBJECT_STORE_SHARE,
+    OFFLOADED_PER_SECOND,
+    Cluster,
+    Plan,
+)
 from cast_ray.planning.rates import DataRates
 from cast_ray.planning.work import Work
 
@@ -133,6 +140,7 @@ def to_dict(shown: Shown) -> dict[str, Any]:
         "seconds": {
             "step": plan.step_seconds,
             "gradient_exchange": plan.exchange_seconds,
+            "update_on_cpu": plan.update_seconds,
             "epoch": plan.epoch_seconds,
             "validation": plan.validation_seconds,
             "test": plan.test_seconds,
@@ -264,6 +272,9 @@ def _known_rows(shown: Shown) -> Iterator[tuple[str, str, str]]:
     )
     yield "decoding", f"{data.core_seconds.value * 1e3:.1f} ms", f"per clip and core; {data.core_seconds.origin}"
     yield "stored", f"{data.stored_bytes.value / 1e3:.0f} KB", "per clip; as decoding"
+    if shown.plan.update_seconds:
+        rate = f"{OFFLOADED_PER_SECOND / 1e6:g} M/s"
+        yield "updates on a CPU", rate, "weights per core, by torch's AdamW; measured here (docs/planning.md)"
     yield "network", f"{shown.cluster.network * 8 / 1e9:g} Gbit/s", "--network-gbit"
     yield (
         "object store",

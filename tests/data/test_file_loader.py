@@ -72,6 +72,18 @@ def test_every_file_that_cannot_be_read_says_why_and_stops_nothing(tmp_path):
     assert not found["frames"][:5].any()
 
 
+def test_a_row_whose_uri_no_storage_can_open_stops_nothing():
+    uris = ["s3://bucket/a clip.mp4", "file:///a#1.mp4", "gopher://host/a.mp4", str(CLIPS / "rotated_90.mov")]
+    clips = [Clip(clip_id=uri, uri=uri, labels=(0,), split=TRAIN) for uri in uris]
+    found = load(clips, root=uris[0], wanted=Wanted(frames=True))
+    assert found["valid"].tolist() == [False] * 3 + [True]
+    blank, mark, unknown, nothing = found["reason"].tolist()
+    assert "has a blank or '#'" in blank
+    assert "has a blank or '#'" in mark
+    assert "cannot open storage" in unknown
+    assert nothing == ""
+
+
 @pytest.mark.parametrize("name", ["rotated_90.mov", "unordered_timestamps.mov"])
 def test_a_video_with_fewer_frames_than_the_network_takes_shows_some_of_them_twice(name):
     """3 and 4 frames; a view takes 4, and with two views along time some come more than once."""

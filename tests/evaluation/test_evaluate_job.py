@@ -23,6 +23,7 @@ import cast_ray.evaluation.predictions
 import cast_ray.runs
 from cast_ray.data.manifest import VALIDATION
 from cast_ray.data.order import Position
+from cast_ray.data.pipeline import check_unreadable
 from cast_ray.errors import UserError
 from cast_ray.labels import LABEL, LabelMap
 from cast_ray.recipes.toy import toy
@@ -169,6 +170,14 @@ def test_how_the_model_is_used_can_be_changed(evaluate, run_folder):
     assert config.data.max_unreadable == 0.5
     with pytest.raises(UserError, match="clips-per-part"):
         evaluate(str(run_folder), "--shards", "shards", "--clips-per-part", "0")
+
+
+def test_too_many_unreadable_clips_are_told_with_the_flag_of_this_job(evaluate, run_folder):
+    flag = evaluate(str(run_folder), "--shards", "shards", "--max-unreadable", "0.1").asked.unreadable_flag
+    with pytest.raises(UserError, match=r"more than max-unreadable 10\.00%.* or raise --max-unreadable$"):
+        check_unreadable(2, 10, 0.1, VALIDATION, flag=flag)
+    with pytest.raises(UserError, match=r"or raise --data\.max-unreadable$"):
+        check_unreadable(2, 10, 0.1, VALIDATION)
 
 
 @pytest.mark.parametrize(

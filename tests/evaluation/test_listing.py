@@ -128,6 +128,7 @@ def test_a_table_may_name_its_clips(folder):
         ("path\n", "has no rows"),
         ("path,start_s\na.mp4,soon\n", "column 'start_s' of .* has no seconds"),
         ("path,start_s,stop_s\na.mp4,4,3\n", "begins at 4.0 s and ends at 3.0 s"),
+        ("path,start_s\na.mp4,-0.5\n", "begins at -0.5 s and ends at None s; give a start_s from 0 on"),
         ("path\na.mp4\nb.mp4\na.mp4\n", r"1 clips come more than once in .* \['a.mp4'\]"),
         ("path,clip_id\n,x\na.mp4,y\n", "has 1 rows without a path, the first is row 1"),
         ("path,start_s\na.mp4\n", "cannot be read as a table"),
@@ -137,6 +138,19 @@ def test_a_table_that_cannot_be_used_is_refused_with_the_reason(tmp_path, text, 
     (tmp_path / "clips.csv").write_text(text)
     with pytest.raises(UserError, match=said):
         list_clips(str(tmp_path / "clips.csv"))
+
+
+@pytest.mark.parametrize("name", ["start_s", "stop_s"])
+def test_seconds_that_are_no_number_are_refused(folder, name):
+    seconds = {"start_s": [None, 0.0], "stop_s": [None, 2.0], name: [None, float("nan")]}
+    pq.write_table(pa.table({"path": ["a/one.MKV", "b.mp4"], **seconds}), folder / "clips.parquet")
+    with pytest.raises(UserError, match=r"the clip of b\.mp4 begins at .*nan s"):
+        list_clips(str(folder / "clips.parquet"))
+
+
+def test_clips_that_begin_at_almost_the_same_time_have_different_names(folder):
+    (folder / "clips.csv").write_text("path,start_s,stop_s\nb.mp4,12345.61,12350\nb.mp4,12345.62,12350\n")
+    assert ids(list_clips(str(folder / "clips.csv"))) == ["b.mp4#t=12345.61,12350", "b.mp4#t=12345.62,12350"]
 
 
 def test_what_is_not_there_or_has_no_videos_is_refused(tmp_path):
@@ -156,3 +170,13 @@ def test_a_job_keeps_to_the_files_that_it_began_with(folder, tmp_path):
     assert "0.mp4" in ids(kept_listing(str(folder), str(tmp_path / "other")))
     with pytest.raises(UserError, match="holds predictions of"):
         kept_listing(str(folder / "a"), output)
+
+
+def test_what_a_kill_left_does_not_keep_a_job_from_keeping_its_list(folder, tmp_path):
+    output = tmp_path / "out"
+    output.mkdir()
+    for name in ("_input.parquet.0123.part", ".probe-0123"):
+        (output / name).write_bytes(b"half")
+    assert ids(kept_listing(str(folder), str(output))) == VIDEOS
+    (folder / "0.mp4").touch()
+    assert ids(kept_listing(str(folder), str(output))) == VIDEOS

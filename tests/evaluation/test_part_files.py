@@ -6,13 +6,16 @@ import json
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import pytest
 
 from cast_ray.data.storage import filesystem
 from cast_ray.errors import UserError
-from cast_ray.evaluation.part_files import open_folder, read_unreadable, remove_partial, write_part
+from cast_ray.evaluation import part_files
+from cast_ray.evaluation.part_files import check_parts, open_folder, read_unreadable, remove_partial, write_part
 from cast_ray.evaluation.part_tables import AllProbabilities, BestClasses
+from cast_ray.evaluation.parts import PartPlan
 from cast_ray.evaluation.predictions import read_predictions
 from cast_ray.labels import LabelMap
 
@@ -130,6 +133,87 @@ def test_a_list_of_unreadable_clips_is_there_before_its_part(tmp_path):
     files = [tmp_path / "out" / "_unreadable" / "part-000000.parquet", tmp_path / "out" / "part-000000.parquet"]
     written = [file.stat().st_mtime_ns for file in files]
     assert written[0] < written[1]
+
+
+def test_a_list_without_its_part_means_nothing(folder):
+    """A kill came between the two; the clips are tried again."""
+    open_folder(folder, MARK)
+    write_part(folder, "part-000000.parquet", ALL.table(rows("a", "b")), UNREADABLE)
+    storage, path = filesystem(folder)
+    storage.delete_file(f"{path}/part-000000.parquet")
+    assert read_unreadable(folder) == []
+    write_part(folder, "part-000000.parquet", ALL.table(rows("a", "broken")), UNREADABLE.slice(0, 0))
+    assert read_unreadable(folder) == []
+    assert not [info for info in storage.get_file_info(pafs.FileSelector(f"{path}/_unreadable")) if info.is_file]
+
+
+def test_the_parts_in_the_folder_are_compared_with_those_that_must_be_there(folder):
+    names = PartPlan(clips=3, clips_per_part=2).names
+    open_folder(folder, MARK)
+    write_part(folder, names[0], ALL.table(rows("a", "b")), UNREADABLE)
+    with pytest.raises(UserError, match=r"1 of 2 parts are not in .* the first is part-000001\.parquet"):
+        check_parts(folder, names)
+    write_part(folder, names[1], ALL.table(rows("c")), UNREADABLE.slice(0, 0))
+    check_parts(folder, names)
+
+
+def test_a_kill_while_old_predictions_are_removed_leaves_an_evaluation_that_can_be_replaced(tmp_path, monkeypatch):
+    """Without its mark, what is left would belong to nobody, and every later start would be refused."""
+    folder = str(tmp_path / "out")
+    open_folder(folder, MARK)
+    for name, clips in (("part-000000.parquet", "ab"), ("part-000001.parquet", "c")):
+        write_part(folder, name, ALL.table(rows(*clips)), UNREADABLE)
+    storage, _ = filesystem(folder)
+
+    class Killed:
+        """A file system that can remove as many files as given."""
+
+        def __init__(self, left: int) -> None:
+            self.left = left
+
+        def __getattr__(self, name: str):
+            if name.startswith("delete"):
+                if not self.left:
+                    raise KeyboardInterrupt
+                self.left -= 1
+            return getattr(storage, name)
+
+    with monkeypatch.context() as patched:
+        for removed in (0, 1, 1):
+            patched.setattr(part_files, "filesystem", lambda place, left=removed: (Killed(left), place))
+            with pytest.raises(KeyboardInterrupt):
+                open_folder(folder, MARK | {"checkpoint": "def"}, replace=True)
+            assert (tmp_path / "out" / "evaluation.json").is_file()
+    assert [path.name for path in (tmp_path / "out").iterdir() if path.name.startswith("part")] == []
+    assert open_folder(folder, MARK | {"checkpoint": "def"}, replace=True) == frozenset()
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["evaluation.json"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", r"evaluation\.json of .* is damaged"),
+        ("[1]", r"evaluation\.json of .* is damaged"),
+        ('{"accuracy": 0.9}', "no evaluation wrote it"),
+        ('{"clips": 3, "clips_per_part": 0}', "no evaluation wrote it"),
+    ],
+)
+def test_a_mark_that_is_none_is_refused_with_the_reason(tmp_path, text, said):
+    pq.write_table(ALL.table(rows("a", "b", "c")), tmp_path / "predictions.of.mine.parquet")
+    (tmp_path / "evaluation.json").write_text(text)
+    with pytest.raises(UserError, match=said):
+        read_predictions(tmp_path)
+
+
+def test_only_the_parts_of_an_evaluation_make_it_complete(tmp_path):
+    folder = str(tmp_path / "out")
+    open_folder(folder, MARK)
+    write_part(folder, "part-000000.parquet", ALL.table(rows("a", "b")), UNREADABLE)
+    pq.write_table(ALL.table(rows("c")), tmp_path / "out" / "other.parquet")
+    with pytest.raises(UserError, match="not complete: 1 of 2 parts"):
+        read_predictions(folder)
+    write_part(folder, "part-000001.parquet", ALL.table(rows("d")), UNREADABLE.slice(0, 0))
+    assert read_predictions(folder).clip_ids == ("a", "b", "d")
 
 
 def test_the_best_classes_come_with_names_and_the_lower_index_wins_a_tie():

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cast_ray.evaluation.parts import ROW, VALID, Assembler, PartPlan
+from cast_ray.evaluation.parts import ROW, VALID, Assembler, Columns, PartPlan
 
 plans = st.builds(PartPlan, clips=st.integers(1, 60), clips_per_part=st.integers(1, 25))
 
@@ -40,9 +40,13 @@ def evaluations(draw: st.DrawFn) -> tuple[PartPlan, list[list[list[int]]]]:
     return plan, processes
 
 
-def assembled(plan: PartPlan, finished: set[int], order: list[list[int]]) -> list[tuple[int, dict[str, np.ndarray]]]:
-    assembler = Assembler(plan, finished)
-    return [complete for rows in order for complete in assembler.add(batch(rows))]
+def assembled(plan: PartPlan, finished: set[int], order: list[list[int]]) -> list[tuple[int, Columns]]:
+    assembler, parts = Assembler(plan, finished), []
+    for rows in order:
+        for part, columns in assembler.add(batch(rows)):
+            parts.append((part, columns))
+            assembler.written(part)
+    return parts
 
 
 @given(evaluations())
@@ -86,3 +90,14 @@ def test_a_part_of_which_a_row_never_comes_is_not_complete():
     assert assembler.add(batch([0, 1, 3])) == []
     ((part, rows),) = assembler.add(batch([2]))
     assert (part, rows["clip_id"].tolist()) == (0, ["clip 0", "clip 1", "clip 2", "clip 3"])
+
+
+def test_a_whole_part_comes_again_with_its_rows_until_it_is_written():
+    assembler = Assembler(PartPlan(clips=4, clips_per_part=2))
+    for _ in range(2):
+        ((part, rows),) = assembler.add(batch([0, 1]))
+        assert (part, rows["clip_id"].tolist(), assembler.is_written(0)) == (0, ["clip 0", "clip 1"], False)
+    assembler.written(0)
+    assert assembler.is_written(0)
+    assert assembler.add(batch([0, 1])) == []
+    assert assembler.clips == 2

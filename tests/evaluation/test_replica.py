@@ -29,6 +29,7 @@ from cast_ray.training.build import build_network
 from cast_ray.training.checkpoint import CheckpointState, fetch_state, write_checkpoint
 
 CLIPS = Path(__file__).parents[1] / "clips"
+QUIET = Console(quiet=True)
 FILES = ("nasa_with_audio.mp4", "arm_wrestling_k400.mp4", "corrupted.mp4")
 LABELS = LabelMap({"verb": ("take", "put"), "sound": ("tone", "clicks", "sweep")})
 
@@ -137,10 +138,31 @@ def test_an_exported_file_predicts_as_its_checkpoint_does(model, batch, tmp_path
     file = str(tmp_path / "model.safetensors")
     export(model.place, file, moved=MovedWeights(), console=Console(quiet=True))
     exported = model_at(file)
-    assert exported.settings == model.settings == model_at(model.place).settings
+    assert exported.settings == model.settings | {"tensors": exported.tensors}
+    assert model_at(model.place).settings == model.settings
     found, expected = Replica(exported)(dict(batch)), Replica(model)(dict(batch))
     for field in LABELS.fields:
         np.testing.assert_array_equal(found[f"probabilities_{field}"], expected[f"probabilities_{field}"])
+
+
+def test_a_rounded_export_is_another_model_than_its_original(model, tmp_path):
+    """Else their predictions could share a folder."""
+    settings = []
+    for dtype in ("float32", "bf16"):
+        export(model.place, str(tmp_path / f"{dtype}.safetensors"), dtype=dtype, moved=MovedWeights(), console=QUIET)
+        settings.append(model_at(str(tmp_path / f"{dtype}.safetensors")).settings)
+    assert settings[0]["checkpoint"] == settings[1]["checkpoint"]
+    assert settings[0] != settings[1]
+
+
+def test_replicas_in_other_folders_find_a_model_with_a_relative_path(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    export(model.place, "model.safetensors", moved=MovedWeights(), console=QUIET)
+    exported = model_at("model.safetensors")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert exported.load(exported.config)
+    assert exported.place == str(tmp_path / "model.safetensors")
 
 
 def test_an_exported_file_keeps_what_is_averaged_over_views(config, model):
