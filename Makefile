@@ -26,7 +26,7 @@ unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME
 RUN := .venv/bin/python
 INSTALLED := .venv/.installed
 
-.PHONY: help install demo demo-all autoscale job-forms test check format verify clean
+.PHONY: help install demo demo-all autoscale job-forms test drills rehearse check format verify clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -51,6 +51,12 @@ test: $(INSTALLED) ## run all tests, as CI does
 	half() { $(RUN) -m pytest "$$@" $(TEST_FLAGS) || [ $$? = 5 ]; }
 	half tests --ignore=tests/integration -n auto --maxprocesses 8
 	half tests/integration
+
+drills: $(INSTALLED) ## kill, hang, fill and stop training runs on a simulated cluster: an hour on two cores
+	@$(RUN) -m pytest -s tests/drills $(TEST_FLAGS)
+
+rehearse: $(INSTALLED) ## the job for 2 nodes x 8 workers on this machine: 16 processes, 12 GB of memory
+	@$(RUN) -m pytest -s tests/drills/rehearsal.py $(TEST_FLAGS)
 
 check: $(INSTALLED) ## lint, formatting and types: all three, even if one fails
 	@status=0

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
 import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 from hypothesis import settings
 
@@ -16,6 +24,10 @@ if TYPE_CHECKING:
     from cast_ray.data.manifest import Manifest
     from cast_ray.data.media import MediaFormat
     from cast_ray.data.shards import ShardedDataset
+
+REPOSITORY = Path(__file__).parents[1]
+JOB_TIMEOUT_S = 1800
+"""For one job, on a machine that has much else to do; pytest's own limit may be lower."""
 
 os.environ |= {"OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
 
@@ -97,3 +109,183 @@ def s3_bucket(s3_server: S3Server) -> str:
     name = f"bucket-{uuid.uuid4().hex}"
     pafs.FileSystem.from_uri(f"s3://{name}?allow_bucket_creation=true")[0].create_dir(name)
     return f"s3://{name}"
+
+
+@pytest.fixture(scope="session")
+def cluster_environment() -> dict[str, str]:
+    """The environment of a shell in which this project is installed."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    return environment | {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "RAY_AUTH_MODE": "disabled",
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+
+
+class Faults:
+    """What goes wrong in the processes of a job that has `environment`; tests/faults says what there is."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"FAULTS": str(self._folder), "PYTHONPATH": f"{REPOSITORY / 'tests' / 'faults'}:{REPOSITORY}"}
+
+    def begin(self, fault: str, value: object = "") -> None:
+        part = self._folder / f".{fault}"
+        part.write_text(str(value))
+        part.rename(self._folder / fault)
+
+    def end(self, fault: str) -> None:
+        (self._folder / fault).unlink()
+
+    def pending(self, fault: str) -> bool:
+        return (self._folder / fault).exists()
+
+
+@pytest.fixture
+def faults(tmp_path: Path) -> Faults:
+    """No fault yet."""
+    folder = tmp_path / "faults"
+    folder.mkdir()
+    return Faults(folder)
+
+
+class Job:
+    """A training job that a test disturbs: its process, what the user sees, and its checkpoints.
+
+    Args:
+        command: with everything after it.
+        environment: of the process.
+        run: folder of the run.
+        nodes: returns the processes of the cluster that it joins, if it does not start one of its own.
+    """
+
+    def __init__(
+        self,
+        command: list[str],
+        environment: dict[str, str],
+        run: Path,
+        nodes: Callable[[], list[psutil.Process]] = list,
+    ) -> None:
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self._nodes = nodes
+        self.process = subprocess.Popen(command, env=environment, stdout=self._log, stderr=self._log, cwd=REPOSITORY)
+        self.run = run
+
+    def wait_until(self, condition: Callable[[], object], what: str) -> None:
+        """Wait for something that happens while the job goes on."""
+        deadline = time.monotonic() + JOB_TIMEOUT_S
+        while not condition():
+            assert time.monotonic() < deadline, f"{what} did not come:\n{self.output()}"
+            assert self.process.poll() is None, f"ended before {what}:\n{self.output()}"
+            time.sleep(0.02)
+
+    def wait_for(self, text: str) -> None:
+        """Wait until the user sees a text."""
+        self.wait_until(lambda: text in self.output(), text)
+
+    def wait_for_steps(self, number: int, *, after: str = "") -> None:
+        """Wait until the user sees so many lines about steps behind the last occurrence of a text."""
+        self.wait_until(lambda: len(self.steps(after)) >= number, f"{number} lines about steps after '{after}'")
+
+    def wait(self) -> str:
+        """Wait for the job's end: what the user has seen."""
+        self.process.wait(timeout=JOB_TIMEOUT_S)
+        return self.output()
+
+    def output(self) -> str:
+        self._log.seek(0)
+        return self._log.read()
+
+    def steps(self, after: str = "") -> list[int]:
+        """Updates of the run that the user has seen lines about, behind the last occurrence of a text."""
+        _, found, rest = self.output().rpartition(after) if after else ("", "all", self.output())
+        return [int(step) for step in re.findall(r" step +(\d+)  loss ", rest)] if found else []
+
+    def checkpoints(self) -> list[Path]:
+        """Complete ones, oldest first."""
+        return sorted(path.parent for path in self.run.glob("checkpoint_*/state.json"))
+
+    def position(self) -> tuple[int, int]:
+        """Epoch and step of the last checkpoint; zeros without one."""
+        for folder in reversed(self.checkpoints()):
+            with contextlib.suppress(FileNotFoundError):  # only the last few are kept
+                place = json.loads((folder / "state.json").read_text())["position"]
+                return place["epoch"], place["step"]
+        return 0, 0
+
+    def processes(self, title: str = "") -> dict[psutil.Process, str]:
+        """Ray's processes for the job that have a text in their title, such as RayTrainWorker or ClipLoader.
+
+        On a cluster that it has joined, also those that the cluster keeps for other jobs.
+        """
+        found = {}
+        for root in (psutil.Process(self.process.pid), *self._nodes()):
+            for process in root.children(recursive=True):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    name = " ".join(process.cmdline())
+                    if name.startswith("ray::") and title in name and "Agent" not in name:
+                        found[process] = name
+        return found
+
+    def kill(self) -> None:
+        """The job's process ends at once, and what it has started too: the whole machine if the job has its own."""
+        own = [psutil.Process(self.process.pid)]
+        for process in [*own, *own[0].children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.process.wait(timeout=30)
+
+
+class Jobs:
+    """Starts training jobs as a user does, and ends what is left of them.
+
+    Args:
+        environment: of the shell.
+        folder: for the files of Ray on machines of their own; short, because of its sockets.
+    """
+
+    def __init__(self, environment: dict[str, str], folder: str) -> None:
+        self._environment = environment
+        self._folder = folder
+        self._started: list[Job] = []
+
+    def start(self, flags: list[str], run: Path | str, cluster: Any = None, **environment: str) -> Job:
+        """A job with these flags, the run's folder, and more of the environment.
+
+        Without a cluster, it is on a machine of its own; with one, the environment goes there as with `ray job submit`.
+        """
+        storage, name = str(run).rsplit("/", 1)
+        command = [sys.executable, "jobs/train_ssv2.py", "--small", *flags, "--storage", storage, "--name", name]
+        environment = {"OMP_NUM_THREADS": "1"} | environment
+        nodes: Callable[[], list[psutil.Process]] = list
+        if cluster is None:
+            environment["RAY_TMPDIR"] = self._folder
+        else:
+            settings = json.dumps({"runtime_env": {"env_vars": environment}})
+            environment |= {"RAY_ADDRESS": cluster.address, "RAY_JOB_CONFIG_JSON_ENV_VAR": settings}
+            nodes = cluster.processes
+        self._started.append(Job(command, self._environment | environment, Path(run), nodes))
+        return self._started[-1]
+
+    def end(self) -> None:
+        for job in self._started:
+            if job.process.poll() is None:
+                job.kill()
+
+
+@pytest.fixture(scope="session")
+def jobs(cluster_environment: dict[str, str]) -> Iterator[Jobs]:
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        jobs = Jobs(cluster_environment, folder)
+        yield jobs
+        jobs.end()
+
+
+@pytest.fixture
+def start_job(jobs: Jobs) -> Iterator[Callable[..., Job]]:
+    """`Jobs.start`; no job outlives the test."""
+    yield jobs.start
+    jobs.end()

@@ -34,6 +34,7 @@ from cast_ray.settings.scale import ScaleConfig
 from cast_ray.training.folder import data_position, latest_position, mend_list
 from cast_ray.training.loop import TRAIN_SHARD, train_worker
 from cast_ray.training.progress import make_board, shown
+from cast_ray.training.refit import fit_again
 from cast_ray.training.saving import SCORE
 from cast_ray.training.stopping import StoppableTorchConfig, heeding_signals
 from cast_ray.training.validation import VALIDATION_SHARD
@@ -100,13 +101,21 @@ def train(
     )
     steps = job.train_plan.order.steps_per_epoch * config.optim.epochs
     with shown(board, [*watchers(config, console, folder=folder, steps=steps, startup=startup), *others]):
-        trainer = _trainer(config, dataset, job, folder)
+
+        def fit() -> ray.train.Result:
+            return fit_again(
+                lambda: _fit(_trainer(config, dataset, job, folder), config),
+                folder,
+                times=config.scale.max_failures,
+                retry_s=config.checkpoint_retry_s,
+                say=lambda text: console.print(f"train: {text}", highlight=False, markup=False, soft_wrap=True),
+            )
 
         def stop(signal: str) -> None:
             console.print(f"train: {signal}; stopping with a checkpoint after this step, a second signal ends at once")
             board.stop.remote(signal)
 
-        result, received = heeding_signals(lambda: _fit(trainer, config), stop)
+        result, received = heeding_signals(fit, stop)
     outcome: dict[str, Any] = result.return_value or {}
     if "user_error" in outcome:
         raise UserError(outcome["user_error"])

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.request
@@ -27,17 +24,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.ray)
-
-
-@pytest.fixture(scope="session")
-def cluster_environment() -> dict[str, str]:
-    """The environment of a shell in which this project is installed."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    return environment | {
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "RAY_AUTH_MODE": "disabled",
-        "RAY_USAGE_STATS_ENABLED": "0",
-    }
 
 
 @dataclass(frozen=True)
@@ -94,86 +80,6 @@ def submit(head: Head, cluster_environment: dict[str, str]) -> Callable[..., tup
             time.sleep(1)
 
     return submit
-
-
-class Job:
-    """A training job on a Ray cluster of its own, which is this machine and nothing else."""
-
-    def __init__(self, command: list[str], environment: dict[str, str], run: Path) -> None:
-        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115
-        self.process = subprocess.Popen(command, env=environment, stdout=self._log, stderr=self._log, cwd=REPOSITORY)
-        self.run = run
-
-    def wait_until(self, condition: Callable[[], bool], what: str) -> None:
-        """Wait for something that happens while the job goes on."""
-        deadline = time.monotonic() + JOB_TIMEOUT_S
-        while not condition():
-            assert time.monotonic() < deadline, f"{what} did not come:\n{self.output()}"
-            assert self.process.poll() is None, f"ended before {what}:\n{self.output()}"
-            time.sleep(0.02)
-
-    def wait_for(self, text: str) -> None:
-        """Wait until the user sees a text."""
-        self.wait_until(lambda: text in self.output(), text)
-
-    def wait(self) -> str:
-        """Wait for the job's end: what the user has seen."""
-        self.process.wait(timeout=JOB_TIMEOUT_S)
-        return self.output()
-
-    def output(self) -> str:
-        self._log.seek(0)
-        return self._log.read()
-
-    def checkpoints(self) -> list[Path]:
-        """Complete ones, oldest first."""
-        return sorted(path.parent for path in self.run.glob("checkpoint_*/state.json"))
-
-    def position(self) -> tuple[int, int]:
-        """Epoch and step of the last checkpoint; zeros without one."""
-        for folder in reversed(self.checkpoints()):
-            place = json.loads((folder / "state.json").read_text())["position"]
-            return place["epoch"], place["step"]
-        return 0, 0
-
-    def started(self) -> list[psutil.Process]:
-        """The job's process and all that it has started."""
-        main = psutil.Process(self.process.pid)
-        return [main, *main.children(recursive=True)]
-
-    def training_workers(self) -> list[psutil.Process]:
-        workers = []
-        for process in self.started():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                if any("RayTrainWorker" in word for word in process.cmdline()):
-                    workers.append(process)
-        return workers
-
-    def lose_the_machine(self) -> None:
-        """Everything ends at once, without a chance to tidy up."""
-        for process in self.started():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        self.process.wait(timeout=30)
-
-
-@pytest.fixture(scope="module")
-def start_job(cluster_environment: dict[str, str]) -> Iterator[Callable[..., Job]]:
-    """Starts a training job as a user does without a cluster: flags, the run's folder, more of the environment."""
-    jobs = []
-    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:  # short: sockets
-
-        def start(flags: list[str], run: Path, **environment: str) -> Job:
-            command = [sys.executable, "jobs/train_ssv2.py", "--small", *flags]
-            command += ["--storage", str(run.parent), "--name", run.name]
-            environment = cluster_environment | {"RAY_TMPDIR": folder, "OMP_NUM_THREADS": "1"} | environment
-            jobs.append(Job(command, environment, run))
-            return jobs[-1]
-
-        yield start
-        for job in jobs:
-            if job.process.poll() is None:
-                job.lose_the_machine()
 
 
 def free_ports(count: int) -> list[int]:

@@ -1,0 +1,101 @@
+"""A process of a run is killed or hangs; no clip is lost or used twice, for the end is that of the undisturbed run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+GOING_ON = "going on from the latest checkpoint"
+
+
+def test_a_killed_training_worker(
+    flags, cluster, faults, undisturbed, outcome, start_job: Callable, drill, check_ended, tmp_path: Path
+) -> None:
+    faults.begin("pace", 0.1)
+    job = start_job(flags, tmp_path / "run", cluster, **faults.environment)
+    job.wait_until(lambda: job.position() >= (1, 2), "a checkpoint within the second epoch")
+    workers = job.processes("RayTrainWorker")
+    assert len(workers) == 2
+    drill.inject("SIGKILL to a training worker in the middle of an epoch")
+    next(iter(workers)).kill()
+    job.wait_for_steps(1, after=GOING_ON)
+    drill.recovered()
+    processes = job.processes()
+    output = job.wait()
+    assert job.process.returncode == 0, output
+    assert output.count(GOING_ON) == 1
+    assert outcome(job.run) == undisturbed
+    check_ended(processes)
+    drill.result = (
+        "both workers start anew from the latest checkpoint; weights bit for bit those of the undisturbed run"
+    )
+
+
+def test_a_killed_decode_worker(
+    flags, cluster, faults, undisturbed, outcome, start_job: Callable, drill, check_ended, tmp_path: Path
+) -> None:
+    faults.begin("decoding", 1)
+    job = start_job(flags, tmp_path / "run", cluster, **faults.environment)
+    job.wait_for_steps(2)
+    decoders = job.processes("ClipLoader")
+    assert decoders
+    drill.inject("SIGKILL to a decode worker at work")
+    for decoder in decoders:
+        decoder.kill()
+    faults.end("decoding")
+    seen = len(job.steps())
+    job.wait_for_steps(seen + 4)
+    drill.recovered()
+    processes = job.processes()
+    output = job.wait()
+    assert job.process.returncode == 0, output
+    assert GOING_ON not in output
+    assert outcome(job.run) == undisturbed
+    check_ended(processes)
+    drill.result = (
+        "Ray decodes its clips again, training waits for them; weights bit for bit those of the undisturbed run"
+    )
+
+
+def test_a_worker_that_hangs(
+    flags, cluster, faults, undisturbed, outcome, start_job: Callable, drill, check_ended, tmp_path: Path
+) -> None:
+    faults.begin("pace", 0.1)
+    job = start_job([*flags, "--scale.hang-timeout-s", "30"], tmp_path / "run", cluster, **faults.environment)
+    job.wait_until(lambda: job.position() >= (0, 4), "a checkpoint")
+    faults.begin("hang")
+    job.wait_until(lambda: not faults.pending("hang"), "the hang")
+    drill.inject("a worker hangs, and the other with it; --scale.hang-timeout-s 30")
+    job.wait_for("no sign of life for ")
+    job.wait_for_steps(1, after=GOING_ON)
+    drill.recovered()
+    processes = job.processes()
+    output = job.wait()
+    assert job.process.returncode == 0, output
+    assert outcome(job.run) == undisturbed
+    check_ended(processes)
+    drill.result = "its watchdog ends it after 30 s, both start anew; weights bit for bit those of the undisturbed run"
+
+
+def test_a_killed_controller(
+    flags, cluster, faults, undisturbed, outcome, start_job: Callable, drill, check_ended, tmp_path: Path
+) -> None:
+    """Ray Train's: it directs the workers, which end with it."""
+    faults.begin("pace", 0.1)
+    job = start_job(flags, tmp_path / "run", cluster, **faults.environment)
+    job.wait_until(lambda: job.position() >= (0, 4), "a checkpoint")
+    (controller,) = job.processes("TrainController")
+    processes = job.processes("RayTrainWorker")
+    drill.inject("SIGKILL to Ray Train's controller")
+    controller.kill()
+    job.wait_for_steps(1, after=GOING_ON)
+    drill.recovered()
+    check_ended(processes)
+    processes = job.processes()
+    output = job.wait()
+    assert job.process.returncode == 0, output
+    assert "train: Ray Train's controller failed: " in output
+    assert "Traceback" not in output
+    assert outcome(job.run) == undisturbed
+    check_ended(processes)
+    drill.result = "a new one starts new workers; weights bit for bit those of the undisturbed run"
