@@ -169,7 +169,7 @@ class Job:
         run: Path,
         nodes: Callable[[], list[psutil.Process]] = list,
     ) -> None:
-        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115
         self._nodes = nodes
         self.process = subprocess.Popen(command, env=environment, stdout=self._log, stderr=self._log, cwd=REPOSITORY)
         self.run = run
@@ -196,8 +196,9 @@ class Job:
         return self.output()
 
     def output(self) -> str:
-        self._log.seek(0)
-        return self._log.read()
+        # At a position of its own: the job writes at that of the file, which it shares with this process.
+        log = self._log.fileno()
+        return os.pread(log, os.fstat(log).st_size, 0).decode(errors="replace")
 
     def steps(self, after: str = "") -> list[int]:
         """Updates of the run that the user has seen lines about, behind the last occurrence of a text."""

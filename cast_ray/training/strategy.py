@@ -118,6 +118,7 @@ class DeepSpeedStrategy:
         self.dtype = DTYPES[precision]
         self.device: torch.device = self.engine.device
         self._create_moments()
+        self._norm: Tensor | None = None
         self._ema_decay = ema_decay
         self._average = [master.detach().clone() for master in self._masters] if ema_decay else []
         if compiler is not None:
@@ -132,6 +133,8 @@ class DeepSpeedStrategy:
             group["lr"] = learning_rate * group["lr_scale"]
         self.engine.backward(loss)
         updates = self.engine.is_gradient_accumulation_boundary()
+        if updates and not self._sharded:  # where DeepSpeed clips, but forgets the norm
+            self._norm = torch.nn.utils.get_total_norm([p.grad for p in self._trainable.values() if p.grad is not None])
         self.engine.step()
         if updates and self._average:
             # Of this worker's part of the float32 weights; nothing has to be sent.
@@ -139,8 +142,8 @@ class DeepSpeedStrategy:
 
     @property
     def grad_norm(self) -> float | None:
-        """L2 norm of the last update's gradient, before clipping; None where DeepSpeed does not compute it."""
-        norm = self.engine.get_global_grad_norm()
+        """L2 norm of the last update's gradient, before clipping; None before the first update."""
+        norm = self.engine.get_global_grad_norm() if self._sharded else self._norm
         return None if norm is None else float(norm)
 
     @contextmanager

@@ -34,7 +34,8 @@ def test_a_run_that_was_killed_and_stopped_ends_as_the_undisturbed_one_bit_for_b
     shutil.copy(Path(__file__).parents[1] / "clips" / "corrupted.mp4", clips.videos / "5.mp4")
     flags = ["--data", str(clips.videos), "--annotations", str(clips.annotations), "--data.max-unreadable", "0.05"]
     flags += ["--batch.global-batch", "8", "--batch.micro-batch", "2", "--optim.epochs", str(EPOCHS)]
-    flags += ["--optim.on-bad-loss", "skip", "--checkpoint-every", "2", "--log-every", "3"]
+    flags += ["--optim.on-bad-loss", "skip", "--checkpoint-every", "2", "--log-every", "1"]
+    # Every step has its row: a stop between two of them adds one, with the mean of fewer steps.
     flags += ["--test.temporal-views", "1", "--test.spatial-crops", "1"]
     faults.begin("nan", "0 2")
     undisturbed = start_job(flags, tmp_path / "undisturbed", **faults.environment)
@@ -46,15 +47,17 @@ def test_a_run_that_was_killed_and_stopped_ends_as_the_undisturbed_one_bit_for_b
     job = start_job(flags, tmp_path / "run", **faults.environment)
     job.wait_until(lambda: job.position() >= (0, 4), "a checkpoint in the middle of an epoch")
     job.kill()
-    killed_at = job.position()
-    assert killed_at[1] > 0
+    epoch, within = job.position()
+    assert epoch == 0
+    assert within > 0
 
     job = start_job(flags, tmp_path / "run", **faults.environment)
     job.wait_for_steps(1)
     job.process.send_signal(signal.SIGTERM)
     output = job.wait()
     assert job.process.returncode == 128 + signal.SIGTERM, output
-    assert f"continues after epoch {killed_at[0]} and {killed_at[1]} steps" in output
+    (at,) = re.findall(r"continues after epoch 0 and (\d+) steps", output)
+    assert int(at) in (within, within - 2)  # the kill can come between a checkpoint's last byte and Ray's list
     (stopped,) = re.findall(r"was stopped by SIGTERM after step (\d+); .* with --name run", output)
     assert "Traceback" not in output
     epoch, within = job.position()

@@ -17,6 +17,9 @@ CASES = [("float32", 0, ADAMW), ("float32", 1, ADAMW), ("bf16", 1, ADAMW), ("bf1
 CASES += [("float32", 0, SGD), ("float32", 1, SGD), ("bf16", 2, SGD)]
 CASES += [("float32", 2, ADAMW), ("float32", 3, ADAMW), ("bf16", 3, ADAMW), ("float32", 3, SGD)]
 CASES += [("fp16", 1, ADAMW), ("fp16", 2, ADAMW), ("fp16", 3, ADAMW), ("fp16", 1, SGD)]
+CLIPPED = [("float32", 0), ("float32", 1), ("float32", 2), ("float32", 3), ("bf16", 2), ("fp16", 2)]
+CLIP = 0.1
+"""Below the norms of all gradients here, which is tested."""
 STAGES = (0, 1, 2, 3)
 WORLD_SIZE, MICRO_BATCH, ACCUMULATION, STEPS, SAVED_AT = 2, 3, 2, 5, 3
 DECAY = 0.7
@@ -46,7 +49,9 @@ def micro_batch(step: int, accumulation: int, rank: int) -> tuple[torch.Tensor, 
     return torch.randn(MICRO_BATCH, 6, generator=generator), torch.randint(4, (MICRO_BATCH,), generator=generator)
 
 
-def plain_torch_weights(momentum: float | None, decay: float = 0.0) -> dict[str, torch.Tensor]:
+def plain_torch_weights(
+    momentum: float | None, decay: float = 0.0, *, clip: float = torch.inf, norms: list[float] | None = None
+) -> dict[str, torch.Tensor]:
     """The slow reference: one process sees the whole global batch. With a decay, the moving average."""
     network = make_network()
     average = {name: p.detach().clone() for name, p in network.named_parameters() if p.requires_grad}
@@ -62,6 +67,9 @@ def plain_torch_weights(momentum: float | None, decay: float = 0.0) -> dict[str,
             for rank in range(WORLD_SIZE):
                 inputs, labels = micro_batch(step, accumulation, rank)
                 (nn.functional.cross_entropy(network(inputs), labels) / (ACCUMULATION * WORLD_SIZE)).backward()
+        norm = nn.utils.clip_grad_norm_([p for p in network.parameters() if p.requires_grad], clip)
+        if norms is not None:
+            norms.append(norm.item())
         optimizer.step()
         for name, value in average.items():
             value.copy_(decay * value + (1 - decay) * network.get_parameter(name).detach())
@@ -109,6 +117,9 @@ def run_rank(rank: int, port: int, folder: str) -> None:
         if rank == 0:
             torch.save(states, Path(folder) / f"{precision}-{stage}-{momentum}.pt")
 
+    clipped = [clipped_training(rank, precision, stage) for precision, stage in CLIPPED]
+    if rank == 0:
+        torch.save(clipped, Path(folder) / "clipped.pt")
     average_weights(rank, folder)
     if rank == 0:
         torch.save(overflow(), Path(folder) / "overflow.pt")
@@ -117,6 +128,30 @@ def run_rank(rank: int, port: int, folder: str) -> None:
     losses = [real_network_loss(precision, stage) for precision, stage in REAL]
     if rank == 0:
         torch.save(torch.tensor(losses), Path(folder) / "losses.pt")
+
+
+def clipped_training(rank: int, precision: str, stage: int) -> dict:
+    """Weights after some updates with clipping, and the norm that every update reported."""
+    from cast_ray.training.strategy import DeepSpeedStrategy, deepspeed_config
+
+    config = deepspeed_config(
+        precision=precision,
+        zero_stage=stage,
+        micro_batch=MICRO_BATCH,
+        accumulation=ACCUMULATION,
+        clip_grad=CLIP,
+        trainable=20,
+    )
+    network = make_network()
+    strategy = DeepSpeedStrategy(network, make_groups(network), betas=(0.9, 0.999), config=config, momentum=SGD)
+    norms = []
+    for step in range(STEPS):
+        for accumulation in range(ACCUMULATION):
+            inputs, labels = micro_batch(step, accumulation, rank)
+            loss = nn.functional.cross_entropy(strategy.engine(inputs.to(strategy.dtype)).float(), labels)
+            strategy.step(loss, 0.01 * (step + 1))
+        norms.append(strategy.grad_norm)
+    return {"weights": strategy.state()["weights"], "norms": norms}
 
 
 def average_weights(rank: int, folder: str) -> None:
@@ -236,6 +271,20 @@ def test_training_on_two_workers_equals_plain_torch_on_the_whole_batch(states: d
     assert weights.keys() == reference.keys()
     for name, expected in reference.items():
         torch.testing.assert_close(weights[name], expected, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("case", CLIPPED, ids=str)
+def test_clipping_acts_and_its_norm_is_known_as_in_plain_torch(folder: Path, case: tuple) -> None:
+    found = torch.load(folder / "clipped.pt", weights_only=True)[CLIPPED.index(case)]
+    norms: list[float] = []
+    reference = plain_torch_weights(SGD, clip=CLIP, norms=norms)
+    assert min(norms) > CLIP
+    assert found["norms"] == pytest.approx(norms, rel=1e-5 if case[0] == "float32" else 0.02)
+    for name, expected in reference.items():
+        tolerance = 1e-6 if case[0] == "float32" else 1e-3
+        torch.testing.assert_close(found["weights"][name], expected, rtol=0, atol=tolerance)
+        unclipped = plain_torch_weights(SGD)[name]
+        assert (unclipped - expected).abs().max() > 5 * tolerance
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
