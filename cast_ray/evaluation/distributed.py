@@ -147,7 +147,7 @@ def _execute(work: Work, plan: PartPlan, finished: list[int], missing: np.ndarra
     writer = ray.remote(num_cpus=0, max_concurrency=WRITER_THREADS, scheduling_strategy=on_this_node())(Writer).remote(
         work.output, plan, finished, work.table
     )
-    running = ray.remote(num_cpus=0, max_retries=0)(_stream).remote(
+    running = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=on_this_node())(_stream).remote(
         [ray.put(clips)], len(missing), work.loader, work.model, work.table.views, writer
     )
     try:
