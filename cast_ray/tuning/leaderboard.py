@@ -18,7 +18,7 @@ from cast_ray.configuration import configuration_text
 from cast_ray.report.charts import BarChart, Bars, Line, LineChart
 from cast_ray.report.interactive import TEMPLATES, figure, plain_text
 from cast_ray.tuning.importance import importance
-from cast_ray.tuning.results import EPOCH, SCORE, TrialResult, ranked
+from cast_ray.tuning.results import EPOCH, SCORE, VIEWS, TrialResult, ranked
 
 __all__ = ["leaderboard_page"]
 
@@ -85,7 +85,7 @@ def _curves(trials: Sequence[TrialResult]) -> LineChart:
     lines = [
         Line(
             name=f"{place}. {trial.name}",
-            points=[(report[EPOCH], report[SCORE]) for report in trial.reports],
+            points=[(report[EPOCH], report[SCORE]) for report in trial.reports if not report.get(VIEWS)],
             colour=place - 1,
             style="solid" if place <= 5 else "faint",
             listed=place <= 5,

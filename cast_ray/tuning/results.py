@@ -27,8 +27,11 @@ class TrialResult:
 
     @property
     def best(self) -> float | None:
-        """Its best score; None if it has none."""
-        return max((report[SCORE] for report in self.reports), default=None)
+        """Its best score in a validation; None if it has none.
+
+        Not that with all test views, which a trial that was ended early does not have.
+        """
+        return max((report[SCORE] for report in self.reports if not report.get(VIEWS)), default=None)
 
 
 def ranked(results: Sequence[TrialResult]) -> list[TrialResult]:

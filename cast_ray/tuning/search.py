@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -94,6 +95,7 @@ def most_at_once(config: RunConfig) -> int:
     Tune knows nothing of the workers of a trial: without the limit, trials would wait for each other's.
     """
     has = ray.cluster_resources()
+    config = dataclasses.replace(config, scale=dataclasses.replace(config.scale, min_workers=None))  # each has all
     return max(1, min(math.floor(has.get(name, 0) / amount) for name, amount in needs(config).items()))
 
 

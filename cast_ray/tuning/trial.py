@@ -84,17 +84,22 @@ def _tell_where_the_cluster_is() -> None:
 
 
 def _report_views(config: RunConfig, dataset: Any, trained: Any, console: Console) -> None:
-    """One more report: the figures of the best checkpoint with all test views."""
+    """One more report: the figures of the best checkpoint with all test views.
+
+    Its score is still that of the last validation: the search compares it with trials that were ended early.
+    """
     from cast_ray.data.manifest import VALIDATION
     from cast_ray.evaluation.metrics import evaluate
     from cast_ray.evaluation.predict import predict
     from cast_ray.evaluation.predictions import FILE_NAME, read_predictions
     from cast_ray.evaluation.trained import model_of
+    from cast_ray.training.checkpoint import fetch_state
 
     place = f"{trained.folder}/{FILE_NAME}"
     predict(model_of(trained.best).used(config), dataset, VALIDATION, output=place, console=console, replace=True)
     figures = {name: value for name, value in evaluate(read_predictions(place)).summary().items() if "_top" in name}
-    tune.report({EPOCH: config.optim.epochs, SCORE: score(figures), VIEWS: True, **figures})
+    validation = fetch_state(trained.last).validation
+    tune.report({EPOCH: config.optim.epochs, SCORE: score(validation), VIEWS: True, **figures})
 
 
 class _ToTune:

@@ -8,7 +8,7 @@ from ray import tune
 from rich.console import Console
 from rich.markup import escape
 
-from cast_ray.tuning.results import EPOCH, SCORE
+from cast_ray.tuning.results import EPOCH, SCORE, VIEWS
 
 __all__ = ["SearchLog", "values_text"]
 
@@ -52,6 +52,14 @@ class SearchLog(tune.Callback):
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         if EPOCH not in result:
+            return
+        if result.get(VIEWS):
+            figures = ", ".join(
+                f"{name.removesuffix('_top1')} {value:.2%}" for name, value in result.items() if name.endswith("_top1")
+            )
+            self._print(
+                f"  trial {self._number(trial)}/{self._trials}  all test views of the best checkpoint: {figures}"
+            )
             return
         mark = ""
         if result[SCORE] > self._best:

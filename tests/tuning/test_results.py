@@ -22,8 +22,10 @@ def test_epochs_that_were_told_again_after_a_restore_count_once_with_the_later_f
 
 def test_figures_with_all_views_come_after_the_last_epoch():
     rows = [{"epoch": 2, "score": 0.3, "views": True}, {"epoch": 1, "score": 0.1}, {"epoch": 2, "score": 0.2}]
-    reports = made(rows).reports
+    result = made(rows)
+    reports = result.reports
     assert [(row["epoch"], bool(row["views"])) for row in reports] == [(1, False), (2, False), (2, True)]
+    assert result.best == 0.2, "trials that were ended early have no such figures"
 
 
 def test_a_trial_that_failed_before_its_first_report_has_the_last_line_of_its_error():

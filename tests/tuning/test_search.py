@@ -72,7 +72,7 @@ def test_as_many_trials_run_at_once_as_fit_the_cluster(monkeypatch, has, expecte
 
 def test_the_scarcest_resource_decides(monkeypatch):
     config = ek100()
-    config = dataclasses.replace(config, scale=dataclasses.replace(config.scale, num_workers=4))
+    config = dataclasses.replace(config, scale=dataclasses.replace(config.scale, num_workers=4, min_workers=1))
     monkeypatch.setattr(search.ray, "cluster_resources", lambda: {"CPU": 1000.0, "GPU": 8.0})
     assert search.most_at_once(config) == 2
 

@@ -35,6 +35,9 @@ def test_every_validation_is_a_line_and_the_best_one_is_marked(log, written):
     log.on_trial_start(0, [], trial("a"))
     for epoch, score in ((1, 0.25), (2, 0.125)):
         log.on_trial_result(0, [], trial("a"), {"epoch": epoch, "score": score})
+    log.on_trial_result(
+        0, [], trial("a"), {"epoch": 2, "score": 0.125, "views": True, "verb_top1": 0.5, "noun_top1": 1}
+    )
     log.on_trial_result(0, [], trial("a"), {"done": True})
     log.on_trial_complete(0, [], trial("a", epoch=2))
     log.on_trial_error(0, [], trial("b"))
@@ -43,6 +46,7 @@ def test_every_validation_is_a_line_and_the_best_one_is_marked(log, written):
         "trial 1/4 starts  optim.base-lr 0.00123  seed 5",
         "  trial 1/4  epoch   1 of 3  score 25.00%  the best so far",
         "  trial 1/4  epoch   2 of 3  score 12.50%",
+        "  trial 1/4  all test views of the best checkpoint: verb 50.00%, noun 100.00%",
         "  trial 1/4  ended early after epoch 2",
         "  trial 2/4  failed: OSError: [full]; the others go on",
         "  trial 3/4  complete",
