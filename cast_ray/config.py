@@ -14,6 +14,7 @@ from typing import Any
 import dacite
 
 from cast_ray.checks import require, require_positive
+from cast_ray.data.storage import joined
 from cast_ray.errors import UserError
 from cast_ray.models.named import spec_of, trains_experts
 from cast_ray.settings.data import AudioConfig, AugmentConfig, DataConfig
@@ -89,6 +90,11 @@ class RunConfig:
                 bool(self.name) and "/" not in self.name and not self.name.startswith("."),
                 f"name is '{self.name}'; use a plain folder name",
             )
+
+    @property
+    def folder(self) -> str:
+        """Path or URI of the run; it needs a name."""
+        return joined(self.storage, str(self.name))
 
     @property
     def predictors(self) -> int:

@@ -25,7 +25,7 @@ from cast_ray.data.decode import check_decoder
 from cast_ray.data.manifest import TRAIN, VALIDATION, Manifest
 from cast_ray.data.prepare import prepare_run
 from cast_ray.data.shards import ShardedDataset, open_complete
-from cast_ray.data.storage import check_writable, filesystem
+from cast_ray.data.storage import check_writable, filesystem, joined
 from cast_ray.labels import LabelMap
 from cast_ray.watching.startup import Startup, process_start
 from cast_ray.watching.watchers import check_tracking
@@ -91,7 +91,7 @@ def run(config: RunConfig, source: Manifest | str, *, console: Console, worker_l
     dataset = prepare_run(clips, config.storage, console) if isinstance(clips, Manifest) else clips
     startup.reached("preparation")
     console.print(f"train: run '{config.name}', {config.optim.epochs} epochs, {config.scale.num_workers} workers")
-    write_configuration(config, f"{config.storage}/{config.name}")
+    write_configuration(config, config.folder)
     trained = train(config, dataset, console, startup)
     from cast_ray.evaluation.metrics import evaluate
     from cast_ray.evaluation.predict import predict
@@ -100,7 +100,7 @@ def run(config: RunConfig, source: Manifest | str, *, console: Console, worker_l
 
     views = config.test.temporal_views * config.test.spatial_crops
     console.print(f"evaluate: best checkpoint, {views} views of every validation clip")
-    place, model = f"{trained.folder}/{FILE_NAME}", model_of(trained.best).used(config)
+    place, model = joined(trained.folder, FILE_NAME), model_of(trained.best).used(config)
     outcome = predict(model, dataset, VALIDATION, output=place, console=console, replace=True)
     predictions = read_predictions(place)
     metrics = evaluate(predictions)
@@ -111,7 +111,7 @@ def run(config: RunConfig, source: Manifest | str, *, console: Console, worker_l
         name=str(config.name),
         metrics=metrics,
         report=report,
-        checkpoint=f"{trained.folder}/{Path(trained.best.path).name}",
+        checkpoint=joined(trained.folder, Path(trained.best.path).name),
     )
     console.print(f"checkpoint: {finished.checkpoint}\nreport: {finished.report}", soft_wrap=True)
     return finished
@@ -209,4 +209,4 @@ def _write_results(
         groups = groups_of(predictions.label_map)
         write_report(make_contents([record], groups=groups), str(local / "report.html"))
         pafs.copy_files(str(local), target, destination_filesystem=storage)
-    return f"{trained.folder}/report.html"
+    return joined(trained.folder, "report.html")

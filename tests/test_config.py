@@ -302,3 +302,10 @@ def test_bf16_without_zero_is_refused_at_once():
     with pytest.raises(UserError, match=r"scale\.zero-stage 0 does not go with scale\.precision bf16"):
         ScaleConfig(precision="bf16", zero_stage=0)
     ScaleConfig(precision="float32", zero_stage=0)
+
+
+def test_the_folder_of_a_run_keeps_the_options_of_its_storage():
+    assert (
+        RunConfig(name="first", storage="s3://bucket/runs?scheme=http").folder == "s3://bucket/runs/first?scheme=http"
+    )
+    assert RunConfig(name="first", storage="/data/runs/").folder == "/data/runs/first"

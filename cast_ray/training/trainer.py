@@ -81,7 +81,7 @@ def train(
         UserError: the data, the storage or the cluster does not fit the configuration.
         Stopped: a signal asked for the end, and a checkpoint is written.
     """
-    folder = f"{config.storage}/{config.name}"
+    folder = config.folder
     if mend_list(folder):
         console.print(f"train: the list of checkpoints in {folder} was damaged and is made anew from what is there")
     start = latest_position(folder)

@@ -15,7 +15,7 @@ from rich.markdown import Markdown
 
 from cast_ray.config import RunConfig
 from cast_ray.data.manifest import Manifest
-from cast_ray.data.storage import filesystem
+from cast_ray.data.storage import filesystem, joined
 from cast_ray.report.pictures import write_pictures
 from cast_ray.tuning.ablation_table import ablation_chart, ablation_markdown, ablation_means
 from cast_ray.tuning.ablations import TABLES, rows_for
@@ -59,7 +59,7 @@ def run_ablation(
     dataset = make_ready(config, source, console)
     console.print(f"ablation {table}, {TABLES[table].title}: {len(variants)} variants x {seeds} seeds in {folder}")
     trial = Trial(
-        base=dataclasses.replace(config, storage=f"{folder}/{RUNS}"),
+        base=dataclasses.replace(config, storage=joined(folder, RUNS)),
         datasets={"": dataset.uri},
         variants=variants,
         views=True,

@@ -13,7 +13,7 @@ from rich.table import Table
 from cast_ray.cluster import call_task, check_room, connect
 from cast_ray.config import RunConfig
 from cast_ray.data.shards import open_complete
-from cast_ray.data.storage import check_writable
+from cast_ray.data.storage import check_writable, joined
 from cast_ray.training.build import check_network
 from cast_ray.tuning.grid import Mean, figures_of, harmonic, mean_of, means
 from cast_ray.tuning.hunt import RUNS, named, write_files
@@ -55,7 +55,7 @@ def run_datasets(
         call_task(check_network, config, dataset.label_map)
     console.print(f"datasets: {', '.join(shards)} x {seeds} seeds in {folder}")
     trial = Trial(
-        base=dataclasses.replace(config, storage=f"{folder}/{RUNS}"),
+        base=dataclasses.replace(config, storage=joined(folder, RUNS)),
         datasets={name: dataset.uri for name, dataset in opened.items()},
         views=views,
     )
@@ -80,7 +80,7 @@ def run_datasets(
     console.print(table)
     if balance is None:
         console.print("no harmonic mean: a dataset has no complete run")
-    console.print(f"figures: {folder}/datasets.json", soft_wrap=True)
+    console.print(f"figures: {joined(folder, 'datasets.json')}", soft_wrap=True)
     return folder
 
 

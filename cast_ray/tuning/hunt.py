@@ -19,7 +19,7 @@ from cast_ray.configuration import configuration_text
 from cast_ray.data.manifest import TRAIN, VALIDATION, Manifest
 from cast_ray.data.prepare import prepare_run
 from cast_ray.data.shards import ShardedDataset, open_complete
-from cast_ray.data.storage import check_writable, filesystem, written_whole
+from cast_ray.data.storage import check_writable, filesystem, joined, written_whole
 from cast_ray.runs import complete
 from cast_ray.training.build import check_network
 from cast_ray.tuning.method import Method
@@ -40,7 +40,7 @@ def named(config: RunConfig, kind: str) -> tuple[RunConfig, str]:
     """The configuration with absolute paths and a name, made of `kind` and the time if missing; and its folder."""
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     config = complete(dataclasses.replace(config, name=config.name or f"{kind}-{stamp}"))
-    return config, f"{config.storage}/{config.name}"
+    return config, config.folder
 
 
 def make_ready(config: RunConfig, source: Manifest | str, console: Console) -> ShardedDataset:
@@ -80,13 +80,18 @@ def hunt(
     config, folder = named(config, "search")
     dataset = make_ready(config, source, console)
     console.print(f"search: {folder}", soft_wrap=True)
-    trial = Trial(base=dataclasses.replace(config, storage=f"{folder}/{RUNS}"), datasets={"": dataset.uri}, views=views)
+    trial = Trial(
+        base=dataclasses.replace(config, storage=joined(folder, RUNS)), datasets={"": dataset.uri}, views=views
+    )
     results = run_search(trial, space, method, folder=folder, console=console)
     best = ranked(results)[0]
     settings = dataclasses.replace(trial_config(trial, best.values, best.name), storage=config.storage, name=None)
     _write_results(results, settings, tuple(space), folder)
     _show(results, tuple(space), console)
-    console.print(f"leaderboard: {folder}/leaderboard.html\nbest settings: {folder}/best.json", soft_wrap=True)
+    console.print(
+        f"leaderboard: {joined(folder, 'leaderboard.html')}\nbest settings: {joined(folder, 'best.json')}",
+        soft_wrap=True,
+    )
     return results
 
 

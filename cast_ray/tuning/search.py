@@ -22,7 +22,7 @@ from rich.console import Console
 from cast_ray.cluster import needs
 from cast_ray.config import RunConfig
 from cast_ray.configuration import flat_settings
-from cast_ray.data.storage import filesystem, written_whole
+from cast_ray.data.storage import filesystem, joined, written_whole
 from cast_ray.errors import UserError
 from cast_ray.tuning.method import Method
 from cast_ray.tuning.results import EPOCH, SCORE, TrialResult, result_of
@@ -58,7 +58,7 @@ def run_search(trial: Trial, space: Space, method: Method, *, folder: str, conso
     started = _begun(folder, asked)
     trainable = tune.with_resources(tune.with_parameters(run_trial, trial=trial), DRIVER)
     log = SearchLog(console, trials=_count(space, method), epochs=trial.base.optim.epochs, fields=tuple(space))
-    place = f"{folder}/{TRIALS}"
+    place = joined(folder, TRIALS)
     at_once = method.max_concurrent or most_at_once(trial.base)
     if started and tune.Tuner.can_restore(place):
         console.print(f"search: {folder} goes on where it was interrupted")
@@ -168,7 +168,9 @@ def _begun(folder: str, asked: dict[str, Any]) -> bool:
         try:
             before = json.loads(content)
         except ValueError as error:
-            raise UserError(f"{folder}/{SEARCH_FILE} is damaged: {error}; start again with another --name") from error
+            raise UserError(
+                f"{joined(folder, SEARCH_FILE)} is damaged: {error}; start again with another --name"
+            ) from error
         changed = [
             f"{section} {name}".rstrip() + f": was {old.get(name)}, is {new.get(name)}"
             for section in asked

@@ -67,7 +67,7 @@ def run_trial(values: dict[str, Any], trial: Trial) -> None:
     config = trial_config(trial, values, name)
     dataset = open_complete(trial.datasets[values.get(DATASET, next(iter(trial.datasets)))])
     console = Console()
-    write_configuration(config, f"{config.storage}/{config.name}")
+    write_configuration(config, config.folder)
     trained = train(config, dataset, console, Startup(process_start()), [_ToTune()])
     if trial.views:
         _report_views(config, dataset, trained, console)
@@ -89,13 +89,14 @@ def _report_views(config: RunConfig, dataset: Any, trained: Any, console: Consol
     Its score is still that of the last validation: the search compares it with trials that were ended early.
     """
     from cast_ray.data.manifest import VALIDATION
+    from cast_ray.data.storage import joined
     from cast_ray.evaluation.metrics import evaluate
     from cast_ray.evaluation.predict import predict
     from cast_ray.evaluation.predictions import FILE_NAME, read_predictions
     from cast_ray.evaluation.trained import model_of
     from cast_ray.training.checkpoint import fetch_state
 
-    place = f"{trained.folder}/{FILE_NAME}"
+    place = joined(trained.folder, FILE_NAME)
     predict(model_of(trained.best).used(config), dataset, VALIDATION, output=place, console=console, replace=True)
     figures = {name: value for name, value in evaluate(read_predictions(place)).summary().items() if "_top" in name}
     validation = fetch_state(trained.last).validation

@@ -31,7 +31,6 @@ def check_tracking(config: RunConfig) -> None:
     Of a run that goes on, only the former: a server that is away at night must not keep it from going on.
     """
     wanted = {"mlflow": config.tracking.mlflow, "wandb": config.tracking.wandb}
-    folder = f"{config.storage}/{config.name}"
     for library, place in wanted.items():
         if place is None:
             continue
@@ -40,7 +39,7 @@ def check_tracking(config: RunConfig) -> None:
                 f"tracking.{library} is '{place}', but the library is not installed; "
                 f"run: pip install 'cast-ray[{library}]', or leave --tracking.{library} away"
             )
-        if known_id(folder, library) is not None:
+        if known_id(config.folder, library) is not None:
             continue
         try:
             check_mlflow(place) if library == "mlflow" else check_wandb()
