@@ -156,3 +156,68 @@ def test_blank_clips_have_no_gradient_but_show_weights_that_are_not_finite():
     with torch.no_grad():
         network[0].bias[1] = torch.nan
     assert not np.isfinite(loop._loss(worker, batch_of(0), 1, blank=True).item())
+
+
+def summed_gradients(saving: Saving, world_size: int) -> tuple[list[torch.Tensor], int]:
+    """What an epoch's steps add to a network's gradient, all ranks one after the other, and the clips that counted."""
+    network, seen = None, []
+    for rank in range(world_size):
+        worker, fresh = worker_of(rank, world_size)
+        network = network or fresh
+        plan = EpochPlan(num_clips=11, seed=0, micro_batch=2, micro_batches_per_step=4, world_size=world_size)
+        worker.job.train_plan.order = plan
+        config = worker.job.config
+        vars(config).update(
+            validate_every=1, checkpoint_every=None, log_every=1, data=SimpleNamespace(max_unreadable=0)
+        )
+        vars(config.optim).update(on_bad_loss="stop", epochs=2)
+        worker.inputs = SimpleNamespace(sound=False, training=lambda batch, *_: {"pixels": pixels_of(batch["clip"])})
+        worker.strategy.engine = lambda inputs, network=network: {"label": network(inputs["pixels"])}
+        # As DeepSpeed does it: the mean over accumulation and workers.
+        parts = plan.accumulation * world_size
+        worker.strategy.step = lambda loss, rate, parts=parts: (loss / parts).backward()
+        worker.strategy.grad_norm = None
+        worker.watchdog = SimpleNamespace(beat=lambda doing: None, begin=lambda: None)
+        worker.log = RunLog(0, SimpleNamespace(post=SimpleNamespace(remote=lambda row: None)), [])
+        worker.saving, worker.listener, worker.preemption = saving, None, Preemption()
+        worker.learning_rates = np.ones(10)
+        stream = (delivered(place, epoch=1) for place in plan.micro_batches(1) if place.rank == rank)
+        epoch = loop.Epoch(worker, 1)
+        add = epoch._meter.add
+        epoch._meter.add = lambda loss, rows, clips, unreadable, add=add: (
+            seen.append(clips - unreadable),
+            add(loss, rows=rows, clips=clips, unreadable=unreadable),
+        )
+        epoch.train(stream, 0)
+    return [parameter.grad for parameter in network.parameters()], sum(seen)
+
+
+def pixels_of(clips: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(clips).float()[:, None] * torch.tensor([0.1, -0.2, 0.3, 0.05]) + 1
+
+
+def delivered(place, epoch: int) -> dict[str, np.ndarray]:
+    """A micro batch as the pipeline makes it."""
+    size = len(place.clips)
+    return {
+        "clip": place.clips,
+        "clip_id": np.array([str(clip) for clip in place.clips], dtype=object),
+        "labels": place.clips[:, None] % 3,
+        "valid": place.clips >= 0,
+        "reason": np.array([""] * size, dtype=object),
+        "epoch": np.full(size, epoch),
+        "step": np.full(size, place.step),
+        "accumulation": np.full(size, place.accumulation),
+    }
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 4])
+def test_workers_that_do_not_divide_a_step_evenly_have_the_gradient_of_one_worker(saving, monkeypatch, world_size):
+    """Three workers share four micro batches: two of six are padding, and so is a part of the last batch of clips."""
+    monkeypatch.setattr(loop, "agree", lambda notice, device: notice)
+    expected, clips = summed_gradients(saving, 1)
+    found, counted = summed_gradients(saving, world_size)
+    assert clips == counted == 11
+    assert all(gradient.abs().max() > 0 for gradient in expected)
+    for one, other in zip(expected, found, strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-7)
