@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow.fs as pafs
 import ray
@@ -29,6 +29,7 @@ from cast_ray.data.storage import check_writable, filesystem, joined
 from cast_ray.labels import LabelMap
 from cast_ray.watching.startup import Startup, process_start
 from cast_ray.watching.watchers import check_tracking
+from cast_ray.weights.moved import absolute_paths
 
 if TYPE_CHECKING:
     from cast_ray.evaluation.distributed import Outcome
@@ -129,17 +130,11 @@ def _check_network(config: RunConfig, label_map: LabelMap) -> list[str]:
 def complete(config: RunConfig) -> RunConfig:
     """The configuration with a name, and with paths that do not depend on the working folder: workers have another."""
     storage = config.storage if "://" in config.storage else str(Path(config.storage).expanduser().absolute())
-    asked = config.weights.sources() | {"network": config.weights.network, "folder": config.weights.folder}
-    paths = {name: Path(value).expanduser() for name, value in asked.items() if value is not None}
-    # Whatever does not exist is a name, except the folder, which weights may yet be fetched into.
-    weights: dict[str, Any] = {
-        name: str(path.absolute()) for name, path in paths.items() if name == "folder" or path.exists()
-    }
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     return dataclasses.replace(
         config,
         storage=storage,
-        weights=dataclasses.replace(config.weights, **weights),
+        weights=absolute_paths(config.weights),
         name=config.name or f"{config.model.name}-{stamp}",
     )
 

@@ -67,7 +67,7 @@ def main() -> None:
     from cast_ray.evaluation.trained import model_at
     from cast_ray.runs import show
 
-    model = job.applied(model_at(job.checkpoint), max_unreadable=job.max_unreadable)
+    model = job.applied(model_at(job.checkpoint, job.weights), max_unreadable=job.max_unreadable)
     say(console, "checkpoint", model.place)
     storage = absolute(model.config.storage)
     if job.shards is None:

@@ -64,7 +64,7 @@ def main() -> None:
     from cast_ray.evaluation.part_files import UNREADABLE, absolute
     from cast_ray.evaluation.trained import model_at
 
-    model, output = job.applied(model_at(job.checkpoint)), absolute(job.output)
+    model, output = job.applied(model_at(job.checkpoint, job.weights)), absolute(job.output)
     say(console, "checkpoint", model.place)
     if job.shards is not None:
         batch = batch_of_shards(open_complete(job.shards), model)

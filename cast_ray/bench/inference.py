@@ -224,7 +224,7 @@ def _turns(settings: Inference, source: Source, folder: Path, progress: Console)
 def _stored(checkpoint: str, folder: Path, source: Source) -> Source:
     """The trained model as a file that every process can read."""
     from cast_ray.export.merge import export
-    from cast_ray.export.moved import MovedWeights
+    from cast_ray.weights.moved import MovedWeights
 
     path = str(folder / "model.safetensors")
     file = export(checkpoint, path, moved=MovedWeights(), console=Console(file=io.StringIO()))

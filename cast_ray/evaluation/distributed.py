@@ -32,7 +32,7 @@ from cast_ray.evaluation.part_files import check_parts, open_folder, read_unread
 from cast_ray.evaluation.part_tables import PartTable
 from cast_ray.evaluation.parts import ROW, PartPlan
 from cast_ray.evaluation.replica import Replica
-from cast_ray.evaluation.trained import TrainedModel
+from cast_ray.evaluation.trained import TrainedModel, check_weights
 from cast_ray.evaluation.writer import Writer
 
 __all__ = ["Outcome", "Work", "check_replicas", "predict_parts"]
@@ -119,9 +119,10 @@ def check_replicas(model: TrainedModel, *, may_grow: bool, console: Console) -> 
     """Compare what the replicas need with what the cluster has.
 
     Raises:
-        UserError: it does not fit and the cluster cannot grow.
+        UserError: it does not fit and the cluster cannot grow, or the cluster does not find the frozen weights.
     """
     config = model.config
+    get(ray.remote(num_cpus=0)(check_weights).remote(config))
     replicas, scale = config.predictors, config.scale
     needs = {"CPU": config.data.cpus_per_decode + (0 if scale.use_gpu else replicas * scale.cpus_per_worker)}
     if scale.use_gpu:

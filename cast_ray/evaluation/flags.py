@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from cast_ray.checks import require_positive
 from cast_ray.evaluation.parts import CLIPS_PER_PART
+from cast_ray.weights.moved import MovedWeights
 
 if TYPE_CHECKING:
     from cast_ray.evaluation.trained import TrainedModel
@@ -35,6 +36,7 @@ class ModelFlags:
     """Views along the longer side of the frame: the centre, or left / centre / right."""
     clips_per_part: int = CLIPS_PER_PART
     """Clips in one file of predictions; what is killed does the clips of incomplete files again."""
+    weights: MovedWeights = field(default_factory=MovedWeights)
 
     def __post_init__(self) -> None:
         require_positive("clips-per-part", self.clips_per_part)

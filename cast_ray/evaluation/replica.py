@@ -41,7 +41,7 @@ class Replica:
             torch.set_num_threads(max(1, int(config.scale.cpus_per_worker)))
         self._view_mean, self._views = config.test.view_mean, views
         self._inputs = InputMaker(spec_of(config.model), self._device)
-        self._network = model.load(config).to(self._device, self._dtype).eval()
+        self._network = model.load(config).to(self._device, self._dtype)
 
     def __call__(self, batch: Columns) -> dict[str, NDArray]:
         """Columns of clips as their loader gives them, media with V views.

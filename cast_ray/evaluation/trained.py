@@ -5,25 +5,31 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.fs as pafs
-import ray.train
-from torch import nn
+import torch
 
-from cast_ray.config import DataConfig, RunConfig, ScaleConfig, TestConfig
+from cast_ray.config import DataConfig, RunConfig, ScaleConfig, TestConfig, WeightsConfig
 from cast_ray.data.storage import filesystem, retried
 from cast_ray.data.views import TestViews, frame_sampling
 from cast_ray.evaluation.part_files import absolute
-from cast_ray.export.contents import Contents
 from cast_ray.export.fetch import find_checkpoint, local_weights
 from cast_ray.export.file import SUFFIX
-from cast_ray.export.load import load_exported
+from cast_ray.export.load import exported_contents, load_exported
 from cast_ray.labels import LabelMap
+from cast_ray.models.named import trains_experts
 from cast_ray.training.build import build_network
-from cast_ray.training.checkpoint import fetch_state, load_weights, read_state
+from cast_ray.training.checkpoint import load_weights, read_state, state_at
+from cast_ray.weights.moved import MovedWeights, check_found, moved_to
 
-__all__ = ["TrainedModel", "model_at", "model_of"]
+if TYPE_CHECKING:
+    import ray.train
+
+    from cast_ray.models.network import Network
+
+__all__ = ["TrainedModel", "check_weights", "model_at", "model_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +43,16 @@ class TrainedModel:
     label_map: LabelMap
     fingerprint: str
     """Of the trained weights."""
+    frozen: str
+    """Fingerprint of the experts' frozen weights."""
     dataset: str
     """Fingerprint of the dataset that it was trained on."""
     tensors: str | None = None
     """Fingerprint of all tensors of an exported file, which may be rounded; None: a checkpoint."""
-    load: Callable[[RunConfig], nn.Module]
-    """The network of a configuration, on the CPU and in float32; may be sent to other processes."""
+    load: Callable[[RunConfig], Network]
+    """The network of a configuration, on the CPU, in float32 and evaluation mode; may be sent to other processes.
+
+    `UserError` if weights are missing, damaged, or not those of the training."""
 
     @property
     def views(self) -> TestViews:
@@ -77,74 +87,92 @@ class TrainedModel:
         return dataclasses.replace(self, config=config)
 
 
-def model_at(place: str) -> TrainedModel:
-    """The model at a path or URI: a checkpoint, a run, whose best checkpoint is taken, or a file of `cast-ray export`.
+def model_at(place: str | Path, moved: MovedWeights | None = None) -> TrainedModel:
+    """The one way to open a trained model; its tensors are read by `TrainedModel.load`.
+
+    Args:
+        place: path or URI of a checkpoint, of a run, whose best checkpoint is taken, or of a .safetensors file that
+            `cast-ray export` has written.
+        moved: where the run's weights are now.
 
     Raises:
-        UserError: it is none of these, or cannot be read.
+        UserError: it is none of these, cannot be read, or has no use for weights that are given.
     """
-    place = absolute(place)  # replicas work in other folders
+    place, moved = absolute(str(place)), moved or MovedWeights()  # replicas work in other folders
     storage, path = filesystem(place)
-    if retried(lambda: storage.get_file_info(path), what=place).type == pafs.FileType.File and path.endswith(SUFFIX):
+    if path.endswith(SUFFIX) and retried(lambda: storage.get_file_info(path), what=place).type == pafs.FileType.File:
+        moved.check_unused(f"{place} holds all weights")
         return _exported(place)
-    storage, folder = find_checkpoint(place)
-    return model_of(ray.train.Checkpoint(folder, filesystem=storage))
+    return _of_checkpoint(*find_checkpoint(place), moved)
 
 
 def model_of(checkpoint: ray.train.Checkpoint) -> TrainedModel:
     """The model of a checkpoint; its weights are the averaged ones if the run keeps a moving average."""
-    state = fetch_state(checkpoint)
+    return _of_checkpoint(checkpoint.filesystem, checkpoint.path, MovedWeights())
+
+
+def check_weights(config: RunConfig) -> None:
+    """Raise `UserError`, before minutes of work, if the frozen weights that `load` will need are not there."""
+    if not trains_experts(config.model):
+        check_found(config.weights)
+
+
+def _of_checkpoint(storage: pafs.FileSystem, folder: str, moved: MovedWeights) -> TrainedModel:
+    state = retried(lambda: state_at(storage, folder), what=folder)
+    config = RunConfig.from_dict(state.config)
     return TrainedModel(
-        place=checkpoint.path,
-        config=RunConfig.from_dict(state.config),
+        place=folder,
+        config=dataclasses.replace(config, weights=moved_to(config.model, config.weights, moved)),
         label_map=state.label_map,
         fingerprint=state.fingerprint,
+        frozen=state.frozen,
         dataset=state.dataset,
-        load=_CheckpointNetwork(checkpoint),
+        load=_CheckpointNetwork(storage, folder),
     )
 
 
 def _exported(place: str) -> TrainedModel:
-    contents = load_exported(place).contents
+    contents = exported_contents(place)
+    prints, views = contents.fingerprints, contents.views
     return TrainedModel(
         place=place,
-        config=_config(contents),
-        label_map=contents.label_map,
-        fingerprint=contents.fingerprints.checkpoint,
-        dataset=contents.fingerprints.dataset,
-        tensors=contents.fingerprints.tensors,
-        load=_ExportedNetwork(place),
-    )
-
-
-def _config(contents: Contents) -> RunConfig:
-    """Of the stored views; on one CPU worker, as the file does not know on what it will run."""
-    views = contents.views
-    return RunConfig(
-        model=contents.model,
-        data=DataConfig(sampling=views.sampling.kind, stride=views.sampling.stride),
-        scale=ScaleConfig(num_workers=1, use_gpu=False, cpus_per_worker=1.0, precision="float32"),
-        test=TestConfig(
-            temporal_views=views.temporal_views, spatial_crops=views.spatial_crops, view_mean=contents.view_mean
+        # On one CPU worker, as the file does not know on what it will run.
+        config=RunConfig(
+            model=contents.model,
+            data=DataConfig(sampling=views.sampling.kind, stride=views.sampling.stride),
+            scale=ScaleConfig(num_workers=1, use_gpu=False, cpus_per_worker=1.0, precision="float32"),
+            test=TestConfig(
+                temporal_views=views.temporal_views, spatial_crops=views.spatial_crops, view_mean=contents.view_mean
+            ),
         ),
+        label_map=contents.label_map,
+        fingerprint=prints.checkpoint,
+        frozen=prints.frozen,
+        dataset=prints.dataset,
+        tensors=prints.tensors,
+        load=_ExportedNetwork(place),
     )
 
 
 @dataclass(frozen=True)
 class _CheckpointNetwork:
-    checkpoint: ray.train.Checkpoint
+    storage: pafs.FileSystem
+    folder: str
 
-    def __call__(self, config: RunConfig) -> nn.Module:
-        with local_weights(self.checkpoint.filesystem, self.checkpoint.path) as folder:
-            label_map = read_state(folder).label_map
-            network, frozen = build_network(config.model, config.weights, label_map, seed=config.seed)
-            load_weights(folder, network, frozen=frozen)
-        return network
+    def __call__(self, config: RunConfig) -> Network:
+        check_weights(config)
+        weights = WeightsConfig() if trains_experts(config.model) else config.weights
+        # The caller's random numbers are none of our business.
+        with local_weights(self.storage, self.folder) as local, torch.random.fork_rng(devices=[]):
+            label_map = read_state(local).label_map
+            network, frozen = build_network(config.model, weights, label_map, seed=config.seed)
+            load_weights(local, network, frozen=frozen)
+        return network.eval()
 
 
 @dataclass(frozen=True)
 class _ExportedNetwork:
     place: str
 
-    def __call__(self, config: RunConfig) -> nn.Module:
+    def __call__(self, config: RunConfig) -> Network:
         return load_exported(self.place).network

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from rich import box
@@ -14,6 +14,8 @@ from rich.table import Table
 from cast_ray.checks import require, require_positive
 from cast_ray.command_line import parse
 from cast_ray.data.catalog.source import say
+from cast_ray.evaluation.device import Device
+from cast_ray.weights.moved import MovedWeights
 
 if TYPE_CHECKING:
     from cast_ray.data.shards import ShardedDataset
@@ -50,8 +52,9 @@ class AttentionFlags:
     """With --report: clips to show, half of them wrong and half right as far as there are."""
     output: str | None = None
     """Folder or URI to write to; None: attention-CLIP in the working folder."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     """Where to compute; auto takes a GPU if there is one."""
+    weights: MovedWeights = field(default_factory=MovedWeights)
 
     def __post_init__(self) -> None:
         require_positive("examples", self.examples)
@@ -79,7 +82,8 @@ def main(arguments: list[str]) -> int:
     from cast_ray.explain.attention import check_attends
     from cast_ray.explain.model import model_here, open_network
 
-    model, console = open_network(model_here(flags.checkpoint, device=flags.device)), Console()
+    console = Console()
+    model = open_network(model_here(flags.checkpoint, device=flags.device, moved=flags.weights))
     check_attends(model.network)
     say(console, "model", model.trained.place)
     if flags.report:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from numpy.typing import NDArray
@@ -15,13 +15,12 @@ from cast_ray.data.inputs import InputMaker
 from cast_ray.data.loader import ClipLoader, clip_loader
 from cast_ray.data.shards import ShardedDataset
 from cast_ray.data.views import CentreView, frame_sampling
-from cast_ray.errors import UserError
+from cast_ray.evaluation.device import Device, chosen_device
 from cast_ray.evaluation.trained import TrainedModel, model_at
 from cast_ray.models.network import Network
+from cast_ray.weights.moved import MovedWeights
 
-__all__ = ["Device", "OpenedNetwork", "centre_loader", "model_here", "open_network"]
-
-Device = Literal["auto", "cpu", "cuda"]
+__all__ = ["OpenedNetwork", "centre_loader", "model_here", "open_network"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,20 +36,19 @@ class OpenedNetwork:
         return InputMaker(self.network.spec, self.device).evaluation(batch)
 
 
-def model_here(place: str, *, device: Device = "auto") -> TrainedModel:
+def model_here(place: str, *, device: Device = "auto", moved: MovedWeights | None = None) -> TrainedModel:
     """The model at a path or URI, set to compute in this process.
 
     Args:
         place: as `cast_ray.evaluation.trained.model_at`.
         device: where it computes; auto takes a GPU if there is one. On a CPU it computes in float32.
+        moved: where the run's weights are now.
 
     Raises:
         UserError: there is no model, or no GPU.
     """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device is cuda, but PyTorch finds no GPU here; use --device cpu")
-    on_gpu = device != "cpu" and torch.cuda.is_available()
-    model = model_at(place)
+    on_gpu = chosen_device(device).type == "cuda"
+    model = model_at(place, moved)
     scale = dataclasses.replace(
         model.config.scale,
         use_gpu=on_gpu,
@@ -63,10 +61,7 @@ def model_here(place: str, *, device: Device = "auto") -> TrainedModel:
 def open_network(trained: TrainedModel) -> OpenedNetwork:
     """The network itself; `UserError` if weights of experts are gone or not those of the training."""
     device = torch.device("cuda" if trained.config.scale.use_gpu else "cpu")
-    network = trained.load(trained.config)
-    if not isinstance(network, Network):
-        raise TypeError(f"a {type(network).__name__} is no network of experts")
-    return OpenedNetwork(trained=trained, network=network.float().to(device).eval(), device=device)
+    return OpenedNetwork(trained=trained, network=trained.load(trained.config).to(device), device=device)
 
 
 def centre_loader(model: TrainedModel, dataset: ShardedDataset) -> ClipLoader:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import tyro
@@ -14,7 +14,9 @@ from cast_ray.data.catalog.layouts import Layout, read_layout
 from cast_ray.data.catalog.source import SourceFlags, say
 from cast_ray.data.manifest import VALIDATION, Manifest
 from cast_ray.evaluation.comparison import Resampling
+from cast_ray.evaluation.device import Device
 from cast_ray.explain.corruptions import CORRUPTIONS, Name
+from cast_ray.weights.moved import MovedWeights
 
 if TYPE_CHECKING:
     from cast_ray.data.shards import ShardedDataset
@@ -55,8 +57,9 @@ class RobustnessFlags(SourceFlags):
     """Folder or URI for robustness.png, .svg, .csv and .json; None: robustness-RUN in the working folder."""
     batch: int = 16
     """Clips that are decoded and computed at once."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     """Where to compute; auto takes a GPU if there is one."""
+    weights: MovedWeights = field(default_factory=MovedWeights)
     resamples: int = 1000
     """Bootstrap resamples of the clips."""
     level: float = 0.95
@@ -97,7 +100,7 @@ def main(arguments: list[str]) -> int:
 
     source = _source(flags, console)
     output = flags.output or f"robustness-{last_name(flags.checkpoint)}"
-    model = model_here(flags.checkpoint, device=flags.device)
+    model = model_here(flags.checkpoint, device=flags.device, moved=flags.weights)
     say(console, "model", model.place)
     check_labels(source.label_map, model.label_map, where=flags.shards or str(flags.data))
     check_writable(output)

@@ -12,7 +12,7 @@ from cast_ray.command_line import parse
 from cast_ray.errors import UserError
 from cast_ray.export.contents import Contents
 from cast_ray.export.merge import export
-from cast_ray.export.moved import MovedWeights
+from cast_ray.weights.moved import MovedWeights
 
 __all__ = ["main"]
 

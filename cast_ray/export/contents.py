@@ -7,20 +7,22 @@ import importlib.metadata
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dacite
 
-from cast_ray.config import ModelConfig, RunConfig
+from cast_ray.config import ModelConfig
 from cast_ray.data.fbank import AUDIOSET_MEAN, AUDIOSET_STD
 from cast_ray.data.sound import HOP, SAMPLE_RATE, WINDOW
-from cast_ray.data.views import TestViews, frame_sampling
+from cast_ray.data.views import TestViews
 from cast_ray.errors import UserError
 from cast_ray.labels import LabelMap
 from cast_ray.models.named import spec_of
 from cast_ray.models.spec import AUDIO, VIDEO, NetworkSpec
 from cast_ray.settings.scale import ViewMean
-from cast_ray.training.checkpoint import CheckpointState
+
+if TYPE_CHECKING:
+    from cast_ray.evaluation.trained import TrainedModel
 
 __all__ = ["Contents", "Fingerprints", "Pixels", "Sound", "check_inputs", "contents_of", "from_json", "to_json"]
 
@@ -85,25 +87,21 @@ class Contents:
     """Version of cast_ray."""
 
 
-def contents_of(config: RunConfig, state: CheckpointState, *, tensors: str) -> Contents:
-    """What the file of a run's checkpoint says, whose tensors have the fingerprint `tensors`."""
-    spec = spec_of(config.model)
+def contents_of(model: TrainedModel, *, tensors: str) -> Contents:
+    """What the file of a trained model says, whose tensors have the fingerprint `tensors`."""
+    spec = spec_of(model.config.model)
     return Contents(
-        model=config.model,
-        label_map=state.label_map,
-        views=TestViews(
-            sampling=frame_sampling(config),
-            temporal_views=config.test.temporal_views,
-            spatial_crops=config.test.spatial_crops,
-        ),
-        view_mean=config.test.view_mean,
+        model=model.config.model,
+        label_map=model.label_map,
+        views=model.views,
+        view_mean=model.config.test.view_mean,
         pixels=_pixels(spec),
         sound=_sound(spec),
         fingerprints=Fingerprints(
-            checkpoint=state.fingerprint,
-            frozen=state.frozen,
-            label_map=state.label_map.fingerprint,
-            dataset=state.dataset,
+            checkpoint=model.fingerprint,
+            frozen=model.frozen,
+            label_map=model.label_map.fingerprint,
+            dataset=model.dataset,
             tensors=tensors,
         ),
         written_by=importlib.metadata.version("cast_ray"),

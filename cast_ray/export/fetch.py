@@ -37,8 +37,12 @@ def find_checkpoint(place: str) -> tuple[pafs.FileSystem, str]:
     here, state = retried(lambda: storage.get_file_info([path, f"{path}/{STATE_FILE}"]), what=place)
     if state.type == pafs.FileType.File:
         return storage, path
-    is_file = here.type == pafs.FileType.File
-    states = {} if is_file else retried(lambda: complete_checkpoints(storage, path), what=place)
+    wanted = "give the folder of a run or of a checkpoint, or a .safetensors file that `cast-ray export` has written"
+    if here.type == pafs.FileType.NotFound:
+        raise UserError(f"there is no checkpoint at '{place}'; {wanted}")
+    if here.type == pafs.FileType.File:
+        raise UserError(f"'{place}' is a file, but not one that `cast-ray export` has written; {wanted}")
+    states = retried(lambda: complete_checkpoints(storage, path), what=place)
     if not states:
         raise UserError(
             f"'{place}' is neither a checkpoint (it has no {STATE_FILE}) nor a run (it has no complete folder "

@@ -12,17 +12,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow.fs as pafs
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from cast_ray.data.storage import retried
 from cast_ray.errors import UserError
 from cast_ray.export.contents import Contents, from_json, to_json
 from cast_ray.export.output import Sink
 from cast_ray.weights.fingerprint import tensor_fingerprint
 
-__all__ = ["DTYPES", "SUFFIX", "read_contents", "read_tensors", "write_file"]
+__all__ = ["DTYPES", "SUFFIX", "contents_at", "read_contents", "read_tensors", "write_file"]
 
 SUFFIX = ".safetensors"
 KEY = "cast_ray"
@@ -60,19 +62,34 @@ def write_file(
 
 
 def read_contents(path: Path) -> Contents | None:
-    """What a file says of itself; None: it is no exported file.
+    """What a local file says of itself; None: it is no exported file. Errors as of `contents_at`."""
+    return contents_at(pafs.LocalFileSystem(), str(path)) if path.suffix == SUFFIX and path.is_file() else None
+
+
+def contents_at(storage: pafs.FileSystem, path: str) -> Contents | None:
+    """What a .safetensors file on any storage says of itself; its tensors are not read. None: it is no exported file.
 
     Raises:
-        UserError: it is damaged, or has another format version.
+        UserError: it is damaged, cut off, or has another format version.
     """
-    if path.suffix != SUFFIX or not path.is_file():
-        return None
+    metadata = retried(lambda: _metadata(storage, path), what=path)
+    return from_json(metadata[KEY], where=path) if KEY in metadata else None
+
+
+def _metadata(storage: pafs.FileSystem, path: str) -> dict[str, str]:
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
+        with storage.open_input_file(path) as file:
+            length = int.from_bytes(file.read(8), "little")
+            if length > file.size() - 8:
+                raise ValueError("its header is cut off")
+            header = json.loads(file.read(length))
+            metadata: dict[str, str] = header.pop("__metadata__", {})
+            end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
+            if 8 + length + end != file.size():
+                raise ValueError(f"it has {file.size():,} bytes instead of {8 + length + end:,}")
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise UserError(f"checkpoint {path} is not a valid safetensors file ({error}); fetch it again") from error
-    return from_json(metadata[KEY], where=str(path)) if KEY in metadata else None
+    return metadata
 
 
 def read_tensors(path: Path, contents: Contents) -> dict[str, Tensor]:

@@ -9,15 +9,16 @@ from typing import Literal
 
 from rich.console import Console
 
+from cast_ray.evaluation.trained import model_at
 from cast_ray.export.agreement import largest_difference
-from cast_ray.export.contents import Contents
+from cast_ray.export.contents import Contents, contents_of
 from cast_ray.export.fold import fold
 from cast_ray.export.graph import GraphRunner, trace, write_pt2
-from cast_ray.export.moved import MovedWeights
 from cast_ray.export.onnx_model import OnnxRunner, check_extra, check_size, write_onnx
 from cast_ray.export.output import check_output, copy_output
 from cast_ray.export.serving import Serving, notes_of
-from cast_ray.export.whole import read_whole
+from cast_ray.weights.fingerprint import tensor_fingerprint
+from cast_ray.weights.moved import MovedWeights
 
 __all__ = ["GRAPH_SUFFIXES", "GraphFormat", "WrittenGraph", "write_graph"]
 
@@ -51,7 +52,7 @@ def write_graph(
     """Write a trained model as a graph, which appears when it is complete and agrees with the network.
 
     Args:
-        place: as for `read_whole`.
+        place: as for `cast_ray.evaluation.trained.model_at`.
         output: path or URI of the file.
         form: its format.
         moved: where the run's weights are now.
@@ -66,19 +67,23 @@ def write_graph(
         check_extra()
     check_output(output, suffix=GRAPH_SUFFIXES[form], force=force)
     with console.status("") as status, tempfile.TemporaryDirectory() as folder:
-        model = read_whole(place, moved, say=status.update)
-        serving = Serving(model.network)
+        status.update("looking for the model")
+        model = model_at(place, moved)
+        status.update(f"loading {model.place}")
+        network = model.load(model.config)
+        contents = contents_of(model, tensors=tensor_fingerprint(network.named_parameters()))
+        serving = Serving(network)
         if form == "onnx":
             check_size(serving)
         status.update("tracing the network")
-        program = trace(Serving(fold(model.network)) if folded else serving)
+        program = trace(Serving(fold(network)) if folded else serving)
         file = Path(folder) / f"model{GRAPH_SUFFIXES[form]}"
         status.update(f"converting it to {form}")
         write, runner = (write_onnx, OnnxRunner) if form == "onnx" else (write_pt2, GraphRunner)
-        write(program, notes_of(model.contents, model.network.spec), file)
+        write(program, notes_of(contents, network.spec), file)
         status.update("comparing it with the network")
         difference = largest_difference(serving, runner(file), what=f"the {form} graph")
         status.stop()
         copy_output(output, file, console)
         size = file.stat().st_size
-    return WrittenGraph(contents=model.contents, origin=model.origin, bytes=size, difference=difference)
+    return WrittenGraph(contents=contents, origin=model.place, bytes=size, difference=difference)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,12 +10,12 @@ from rich.console import Console
 from torch import Tensor
 
 from cast_ray.errors import UserError
-from cast_ray.export.contents import Contents
+from cast_ray.evaluation.trained import model_at
+from cast_ray.export.contents import Contents, contents_of
 from cast_ray.export.file import DTYPES, SUFFIX, write_file
-from cast_ray.export.moved import MovedWeights
 from cast_ray.export.output import check_output, write_output
-from cast_ray.export.whole import read_whole
 from cast_ray.weights.fingerprint import tensor_fingerprint
+from cast_ray.weights.moved import MovedWeights
 
 __all__ = ["ExportedFile", "export"]
 
@@ -45,7 +44,7 @@ def export(
     """Write all weights of a trained model into one safetensors file, which appears when it is complete.
 
     Args:
-        place: as for `read_whole`.
+        place: as for `cast_ray.evaluation.trained.model_at`.
         output: path or URI of the file.
         moved: where the run's weights are now.
         dtype: number format of the tensors, a key of `DTYPES`.
@@ -58,16 +57,18 @@ def export(
     """
     check_output(output, suffix=SUFFIX, force=force)
     with console.status("") as status:
-        model = read_whole(place, moved, say=status.update)
-        tensors = {name: parameter.detach() for name, parameter in model.network.named_parameters()}
-        contents = model.contents
+        status.update("looking for the model")
+        model = model_at(place, moved)
+        status.update(f"loading {model.place}")
+        network = model.load(model.config)
+        tensors = {name: parameter.detach() for name, parameter in network.named_parameters()}
         if dtype != "float32":
             tensors = _in_format(tensors, dtype)
-            prints = dataclasses.replace(contents.fingerprints, tensors=tensor_fingerprint(tensors.items()))
-            contents = dataclasses.replace(contents, fingerprints=prints)
+        status.update("computing the fingerprint")
+        contents = contents_of(model, tensors=tensor_fingerprint(tensors.items()))
     size = sum(tensor.nbytes for tensor in tensors.values())
     write_output(output, size, lambda sink, wrote: write_file(sink, contents, tensors, wrote=wrote), console)
-    return ExportedFile(contents=contents, checkpoint=model.origin, tensors=len(tensors), bytes=size)
+    return ExportedFile(contents=contents, checkpoint=model.place, tensors=len(tensors), bytes=size)
 
 
 def _in_format(tensors: Mapping[str, Tensor], dtype: str) -> dict[str, Tensor]:

@@ -16,12 +16,13 @@ from rich.text import Text
 from cast_ray.command_line import parse
 from cast_ray.data.decode import Unreadable
 from cast_ray.errors import UserError
-from cast_ray.export.moved import MovedWeights
-from cast_ray.inference.recogniser import Device, Precision, Recogniser, check_device, check_place, check_views
+from cast_ray.evaluation.device import Device
+from cast_ray.inference.recogniser import Precision, Recogniser, check_views
 from cast_ray.inference.show import Result, UnreadableClip, as_dict, show
 from cast_ray.inference.sliding import slide
 from cast_ray.inference.sources import find_clips
 from cast_ray.inference.timeline import THRESHOLD, Timeline
+from cast_ray.weights.moved import MovedWeights
 
 __all__ = ["main"]
 
@@ -100,8 +101,6 @@ def main(arguments: list[str]) -> int:
     )
     messages = Console(stderr=True)
     clips = find_clips(settings.clips, say=lambda text: messages.print(Text(text), soft_wrap=True))
-    check_place(settings.checkpoint)
-    check_device(settings.device)
     with messages.status("loading the model"):
         model = Recogniser.load(
             settings.checkpoint,

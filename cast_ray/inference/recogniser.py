@@ -13,29 +13,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pyarrow.fs as pafs
 import torch
 
 from cast_ray.data.loader import Content, wanted_by
-from cast_ray.data.storage import filesystem, is_local, retried
+from cast_ray.data.storage import is_local
 from cast_ray.data.views import TestViews
 from cast_ray.errors import UserError
+from cast_ray.evaluation.device import Device, chosen_device
 from cast_ray.evaluation.view_mean import mean_over_views
-from cast_ray.export.moved import MovedWeights
 from cast_ray.inference.answer import Prediction, Probabilities
 from cast_ray.inference.parts import Loaded, PartLoader
+from cast_ray.weights.moved import MovedWeights
 
 if TYPE_CHECKING:
-    from cast_ray.export.contents import Contents
+    from cast_ray.evaluation.trained import TrainedModel
     from cast_ray.models.network import Network
     from cast_ray.models.spec import NetworkSpec
 
-__all__ = ["Device", "Precision", "Recogniser", "check_device", "check_place", "check_views"]
+__all__ = ["Precision", "Recogniser", "check_views"]
 
-Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["float32", "bf16"]
-SUFFIX = ".safetensors"
-"""How the name of an exported file ends."""
 
 
 class Recogniser:
@@ -47,14 +44,14 @@ class Recogniser:
         name: the model's name and what tells this training from others.
     """
 
-    def __init__(self, network: Network, contents: Contents, *, views: TestViews, time_limit_s: float) -> None:
+    def __init__(self, network: Network, model: TrainedModel, *, time_limit_s: float) -> None:
         from cast_ray.data.inputs import InputMaker
 
         weight = next(network.parameters())
-        self.label_map = contents.label_map
-        self.name = f"{contents.model.name} {contents.fingerprints.checkpoint}"
-        self.loader = PartLoader(view=views, wanted=wanted_by(network.spec), time_limit_s=time_limit_s)
-        self._view_mean = contents.view_mean
+        self.label_map = model.label_map
+        self.name = f"{model.config.model.name} {model.fingerprint}"
+        self.loader = PartLoader(view=model.views, wanted=wanted_by(network.spec), time_limit_s=time_limit_s)
+        self._view_mean = model.config.test.view_mean
         self._network, self._dtype = network.eval(), weight.dtype
         self._inputs = InputMaker(network.spec, weight.device)
 
@@ -72,7 +69,7 @@ class Recogniser:
         """A model from disk or object storage. Nothing in the files is ever executed.
 
         Args:
-            place: path or URI of a run (its best checkpoint is taken), of a checkpoint, or of an exported file.
+            place: as for `cast_ray.evaluation.trained.model_at`.
             device: auto takes a GPU if there is one.
             precision: number format of the network.
             views: how many along time and how many crops (1 or 3) of each clip; None: as in the run's test.
@@ -83,22 +80,26 @@ class Recogniser:
             UserError: nothing there that can be loaded, weights that are missing or belong to another model, or a
                 device that is not there.
         """
-        uri = check_place(place)
-        check_device(device)
+        chosen = chosen_device(device)
         if views is not None:
             check_views(views)
-        from cast_ray.export.whole import read_whole
+        from cast_ray.evaluation.trained import model_at
 
-        with torch.random.fork_rng(devices=[]):  # the caller's random numbers are none of our business
-            model = read_whole(uri, moved)
-        usual = model.contents.views
-        temporal, crops = (usual.temporal_views, usual.spatial_crops) if views is None else views
-        chosen = dataclasses.replace(usual, temporal_views=temporal, spatial_crops=3 if crops == 3 else 1)
-        on_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
-        network = model.network.to(
-            torch.device("cuda" if on_gpu else "cpu"), torch.bfloat16 if precision == "bf16" else torch.float32
-        )
-        return cls(network, model.contents, views=chosen, time_limit_s=time_limit_s)
+        model = model_at(place, moved)
+        if views is not None:
+            test = dataclasses.replace(
+                model.config.test, temporal_views=views[0], spatial_crops=3 if views[1] == 3 else 1
+            )
+            model = model.used(dataclasses.replace(model.config, test=test))
+        return cls.of(model, device=chosen, precision=precision, time_limit_s=time_limit_s)
+
+    @classmethod
+    def of(
+        cls, model: TrainedModel, *, device: torch.device, precision: Precision = "float32", time_limit_s: float
+    ) -> Recogniser:
+        """The model itself, with the views that its configuration says; `UserError` if its weights cannot be loaded."""
+        network = model.load(model.config).to(device, torch.bfloat16 if precision == "bf16" else torch.float32)
+        return cls(network, model, time_limit_s=time_limit_s)
 
     @property
     def spec(self) -> NetworkSpec:
@@ -193,30 +194,6 @@ def check_views(views: tuple[int, int]) -> None:
     temporal, crops = views
     if temporal < 1 or crops not in (1, 3):
         raise UserError(f"views are {temporal} x {crops}; give 1 or more along time, and 1 or 3 crops")
-
-
-def check_place(place: str | Path) -> str:
-    """The place of a model as path or URI; `UserError` if nothing is there. Quick: nothing heavy is imported."""
-    uri = _local_path(place)
-    storage, path = filesystem(uri)
-    kind = retried(lambda: storage.get_file_info(path), what=uri).type
-    if kind == pafs.FileType.NotFound:
-        raise UserError(
-            f"there is no checkpoint at '{place}'; give the folder of a run or of a checkpoint, or a file that "
-            "`cast-ray export` has written"
-        )
-    if kind == pafs.FileType.File and not uri.endswith(SUFFIX):
-        raise UserError(
-            f"'{place}' is a file, but not one that `cast-ray export` has written (*{SUFFIX}); give that, or the "
-            "folder of a run or of a checkpoint"
-        )
-    return uri
-
-
-def check_device(device: Device) -> None:
-    """Raise `UserError` if the device is not there."""
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("device is cuda, but torch finds no GPU here; use cpu or auto")
 
 
 def _local_path(place: str | Path) -> str:

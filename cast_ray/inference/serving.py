@@ -21,23 +21,30 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from ray import serve
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from cast_ray.checks import require_positive
 from cast_ray.data.decode import Unreadable
 from cast_ray.errors import UserError
+from cast_ray.evaluation.device import Device, chosen_device
+from cast_ray.evaluation.trained import TrainedModel
 from cast_ray.inference.decode_process import DecodeProcess
 from cast_ray.inference.parts import Loaded
-from cast_ray.inference.recogniser import Device, Recogniser
+from cast_ray.inference.recogniser import Recogniser
 
 __all__ = ["Limits", "Service", "application"]
 
 UPLOAD_S = 300.0
 """Seconds that an upload may take."""
+FIRST_S = 15.0
+"""Seconds that any upload may take; what takes longer must have come at `LEAST_RATE`, so that a client that sends
+hardly anything does not hold a place."""
+LEAST_RATE = 50_000.0
+"""Bytes per second, on average."""
 DRAINED_SHARE = 4.0
 """Of the limit, how much more of a body that is too large is read and thrown away: a client that is still sending does
 not see the answer."""
 MAX_TOP = 1000
-UPLOAD_HINT = "send the file itself as the body: curl --data-binary @clip.mp4 URL/predict"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,13 +114,13 @@ class Service:
     """One replica: a model, a process that decodes, and a short queue.
 
     Args:
-        checkpoint: as `Recogniser.load`.
-        device: likewise.
+        model: what predicts.
+        device: where; auto takes a GPU if there is one.
         threads: for the network on a CPU.
         limits: see there.
     """
 
-    def __init__(self, checkpoint: str, device: Device, threads: int, limits: Limits) -> None:
+    def __init__(self, model: TrainedModel, device: Device, threads: int, limits: Limits) -> None:
         import torch
 
         torch.set_num_threads(threads)
@@ -122,7 +129,7 @@ class Service:
         self._one_at_a_time = threading.Lock()
         self._problem = ""
         try:
-            self._model = Recogniser.load(checkpoint, device=device, time_limit_s=limits.time_limit_s)
+            self._model = Recogniser.of(model, device=chosen_device(device), time_limit_s=limits.time_limit_s)
         except UserError as error:  # Serve would try again and again, and bury the message
             self._problem = str(error)
             return
@@ -158,8 +165,9 @@ class Service:
     @app.post("/predict")
     async def predict(self, request: Request, top: int = Query(5, ge=1, le=MAX_TOP)) -> dict[str, Any]:
         """The classes of the clip in the body, as `Prediction.to_dict`."""
-        if request.headers.get("content-type", "").startswith("multipart/"):
-            raise Refused(415, "forms (multipart) are not read", UPLOAD_HINT)
+        if request.headers.get("content-type", "").lower().startswith("multipart/"):
+            await self._receive(request, None)
+            raise Refused(415, "this is a form (multipart, curl -F), which is not read", _how(request))
         self._check_loaded()
         self._check_queue()
         with tempfile.NamedTemporaryFile(prefix="cast-ray-upload-") as file:
@@ -169,24 +177,32 @@ class Service:
                 return await asyncio.to_thread(self._answer, loaded, top)
 
     async def _receive(self, request: Request, file: Any) -> None:
-        """Write the body into `file`; raise `Refused` if it is empty, too large or too slow."""
+        """Write the body into `file`, or nowhere; raise `Refused` if it is empty, too large or too slow."""
         limit, size = self._limits.max_bytes, 0
+        started = asyncio.get_running_loop().time()
         try:
-            async with asyncio.timeout(UPLOAD_S):
+            async with asyncio.timeout(FIRST_S) as patience:
                 async for chunk in request.stream():
                     size += len(chunk)
-                    if size <= limit:
-                        file.write(chunk)
-                    elif size > (1 + DRAINED_SHARE) * limit:
+                    patience.reschedule(started + min(FIRST_S + size / LEAST_RATE, UPLOAD_S))
+                    if size > (1 + DRAINED_SHARE) * limit:
                         break
+                    if file is not None and size <= limit:
+                        file.write(chunk)
         except TimeoutError:
-            raise Refused(408, f"the upload took more than {UPLOAD_S:g} s", "send a smaller file") from None
+            seconds = asyncio.get_running_loop().time() - started
+            error = f"the upload is too slow: {size:,} bytes in {seconds:.0f} s"
+            hint = f"send at least {LEAST_RATE / 1000:g} kB/s, and all of it in {UPLOAD_S:g} s; or a smaller file"
+            raise Refused(408, error, hint) from None
+        except ClientDisconnect:
+            raise Refused(400, "the upload broke off", "send it again") from None
         if size > limit:
             hint = "cut or shrink it: ffmpeg -i clip.mp4 -vf scale=-2:256 small.mp4"
             raise Refused(413, f"the file is larger than {self._limits.max_mb:g} MB", hint)
         if not size:
-            raise Refused(422, "the body is empty", UPLOAD_HINT)
-        file.flush()
+            raise Refused(422, "the body is empty", _how(request))
+        if file is not None:
+            file.flush()
 
     def _check_loaded(self) -> None:
         if self._problem:  # of a replica that Serve has started later, when nobody asked for `problem`
@@ -220,18 +236,22 @@ class Service:
         )
 
 
+def _how(request: Request) -> str:
+    return f"send the file itself as the body: curl --data-binary @clip.mp4 '{request.url}'"
+
+
 # Not as decorators: under its own name the class is found again in other processes, with the types that its methods
 # name. A class that a decorator has replaced is sent by value, without them.
 RECOGNISER = serve.deployment(serve.ingress(app)(Service), name="recogniser")
 
 
 def application(
-    checkpoint: str, *, replicas: int, num_cpus: float, num_gpus: float, limits: Limits
+    model: TrainedModel, *, replicas: int, num_cpus: float, num_gpus: float, limits: Limits
 ) -> serve.Application:
     """What `serve.run` takes.
 
     Args:
-        checkpoint: path or URI that all machines of the cluster can read.
+        model: what predicts; at a place that all machines of the cluster can read.
         replicas: copies of the model.
         num_cpus: CPU cores for each; the network uses that many threads.
         num_gpus: GPUs for each, or a part of one; 0 computes on the CPU.
@@ -244,4 +264,4 @@ def application(
         # Beyond the queue of a replica there are uploads, the page and /health; it turns away by itself.
         max_ongoing_requests=4 * (limits.max_queue + 8),
     )
-    return deployment.bind(checkpoint, device, max(1, int(num_cpus)), limits)
+    return deployment.bind(model, device, max(1, int(num_cpus)), limits)

@@ -172,6 +172,12 @@ def test_how_the_model_is_used_can_be_changed(evaluate, run_folder):
         evaluate(str(run_folder), "--shards", "shards", "--clips-per-part", "0")
 
 
+def test_weights_that_have_moved_are_given_with_the_flags_of_the_export(evaluate, run_folder, tmp_path):
+    """This run has its experts in its checkpoints: a flag that the job does not hand on would pass in silence."""
+    with pytest.raises(UserError, match=r"--weights\.spatial is given, but the run trained its experts"):
+        evaluate(str(run_folder), "--shards", "s", "--weights.spatial", str(tmp_path / "clip.pth"))
+
+
 def test_too_many_unreadable_clips_are_told_with_the_flag_of_this_job(evaluate, run_folder):
     flag = evaluate(str(run_folder), "--shards", "shards", "--max-unreadable", "0.1").asked.unreadable_flag
     with pytest.raises(UserError, match=r"more than max-unreadable 10\.00%.* or raise --max-unreadable$"):

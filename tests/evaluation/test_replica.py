@@ -21,12 +21,13 @@ from cast_ray.errors import UserError
 from cast_ray.evaluation.replica import Replica, compute_dtype
 from cast_ray.evaluation.trained import model_at, model_of
 from cast_ray.export.contents import contents_of, from_json, to_json
-from cast_ray.export.merge import MovedWeights, export
+from cast_ray.export.merge import export
 from cast_ray.labels import LabelMap
 from cast_ray.models.named import spec_of
 from cast_ray.recipes.toy import toy
 from cast_ray.training.build import build_network
-from cast_ray.training.checkpoint import CheckpointState, fetch_state, write_checkpoint
+from cast_ray.training.checkpoint import CheckpointState, write_checkpoint
+from cast_ray.weights.moved import MovedWeights
 
 CLIPS = Path(__file__).parents[1] / "clips"
 QUIET = Console(quiet=True)
@@ -166,8 +167,7 @@ def test_replicas_in_other_folders_find_a_model_with_a_relative_path(model, tmp_
 
 
 def test_an_exported_file_keeps_what_is_averaged_over_views(config, model):
-    state = fetch_state(ray.train.Checkpoint.from_directory(model.place))
     for view_mean in ("probabilities", "logits"):
         changed = dataclasses.replace(config, test=dataclasses.replace(config.test, view_mean=view_mean))
-        contents = contents_of(changed, state, tensors="0")
+        contents = contents_of(model.used(changed), tensors="0")
         assert from_json(to_json(contents), where="here").view_mean == view_mean

@@ -16,7 +16,7 @@ from cast_ray.export.contents import to_json
 from cast_ray.export.file import read_contents, write_file
 from cast_ray.export.load import load_exported
 from cast_ray.export.merge import export
-from cast_ray.export.moved import MovedWeights
+from cast_ray.weights.moved import MovedWeights
 
 
 @pytest.fixture

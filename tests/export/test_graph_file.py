@@ -24,11 +24,11 @@ from cast_ray.export.fold import fold
 from cast_ray.export.graph import GraphRunner, trace, write_pt2
 from cast_ray.export.graph_file import write_graph
 from cast_ray.export.merge import export
-from cast_ray.export.moved import MovedWeights
 from cast_ray.export.onnx_model import OnnxRunner, write_onnx
 from cast_ray.export.serving import Serving, media_of, random_media
 from cast_ray.models.assemble import assemble
 from cast_ray.models.named import NAMED
+from cast_ray.weights.moved import MovedWeights
 
 
 def quiet() -> Console:

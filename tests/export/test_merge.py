@@ -15,9 +15,9 @@ from rich.console import Console
 from cast_ray.errors import UserError
 from cast_ray.export.load import load_exported
 from cast_ray.export.merge import export
-from cast_ray.export.moved import MovedWeights
 from cast_ray.models.spec import VideoInput
 from cast_ray.training.checkpoint import read_run, read_state, write_checkpoint
+from cast_ray.weights.moved import MovedWeights
 
 
 def quiet() -> Console:
@@ -158,6 +158,14 @@ def test_run_that_trained_its_experts_needs_no_files_for_them(make_run, clip, tm
         write(run.checkpoint, tmp_path / "x.safetensors", moved=MovedWeights(spatial="x.pth"))
 
 
+def test_rounded_file_is_exported_again_in_full_format_and_can_be_read(run, clip, tmp_path):
+    """Its fingerprint is that of the tensors as they are written, and not of those that were read."""
+    write(run.checkpoint, tmp_path / "half.safetensors", dtype="bf16")
+    write(tmp_path / "half.safetensors", tmp_path / "whole.safetensors")
+    expected = logits(load_exported(tmp_path / "half.safetensors").network, clip)
+    assert torch.equal(logits(load_exported(tmp_path / "whole.safetensors").network, clip), expected)
+
+
 def test_existing_file_stays_unless_it_is_to_be_replaced(run, tmp_path):
     path = tmp_path / "model.safetensors"
     path.write_bytes(b"mine")
@@ -189,10 +197,18 @@ def test_folder_of_the_output_is_made(run, tmp_path):
     assert (tmp_path / "a" / "b" / "model.safetensors").is_file()
 
 
-@pytest.mark.parametrize("place", ["nowhere", "empty", "runs", "spatial.pth"])
-def test_what_is_neither_checkpoint_nor_run_is_refused(run, tmp_path, place):
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("nowhere", "there is no checkpoint at '.*nowhere'"),
+        ("empty", "empty' is neither a checkpoint.*nor a run"),
+        ("runs", "runs' is neither a checkpoint.*nor a run"),
+        ("spatial.pth", r"spatial\.pth' is a file, but not one that `cast-ray export` has written"),
+    ],
+)
+def test_what_is_neither_checkpoint_nor_run_is_refused(run, tmp_path, place, message):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=f"{place}' is neither a checkpoint.*nor a run"):
+    with pytest.raises(UserError, match=message):
         write(tmp_path / place, tmp_path / "x.safetensors")
 
 

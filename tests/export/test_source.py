@@ -15,11 +15,11 @@ from cast_ray.config import WeightsConfig
 from cast_ray.errors import UserError
 from cast_ray.export.load import load_exported
 from cast_ray.export.merge import export
-from cast_ray.export.moved import MovedWeights
 from cast_ray.labels import LABEL, LabelMap
 from cast_ray.models.options import ModelOptions
 from cast_ray.training.build import build_network
 from cast_ray.training.checkpoint import read_state
+from cast_ray.weights.moved import MovedWeights
 
 NEW = LabelMap({LABEL: ("left", "right")})
 

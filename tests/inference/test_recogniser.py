@@ -17,9 +17,8 @@ from cast_ray.data.decode import UnreadableVideo, open_video
 from cast_ray.data.sampling import uniform_test_views
 from cast_ray.errors import UserError
 from cast_ray.export.merge import export
-from cast_ray.export.moved import MovedWeights
 from cast_ray.inference import Recogniser
-from cast_ray.inference.recogniser import check_place
+from cast_ray.weights.moved import MovedWeights
 
 DOCS = Path(__file__).parents[2] / "docs" / "prediction.md"
 
@@ -165,7 +164,7 @@ def test_a_video_of_two_frames_is_predicted(model, coloured: Callable[..., Path]
 
 def test_a_place_without_a_model_is_refused_before_anything_is_loaded(tmp_path: Path, clips: Path):
     with pytest.raises(UserError, match=r"there is no checkpoint at '.*nowhere'; give the folder of a run"):
-        check_place(tmp_path / "nowhere")
+        Recogniser.load(tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"rotated_90\.mov' is a file, but not one that `cast-ray export` has written"):
         Recogniser.load(clips / "rotated_90.mov")
     with pytest.raises(UserError, match=r"is neither a checkpoint .* nor a run"):
