@@ -46,6 +46,9 @@ class LabelMap:
                 )
             if not names:
                 raise UserError(f"the label map has no classes for '{field}'; give at least one")
+            nameless = [index for index, name in enumerate(names) if not name.strip()]
+            if nameless:
+                raise UserError(f"class {nameless[0]} of '{field}' has an empty name; give every class a name")
             if len(set(names)) != len(names):
                 repeated = sorted({name for name in names if names.count(name) > 1})
                 raise UserError(f"class names of '{field}' occur twice: {repeated[:5]}; make them unique")
@@ -78,5 +81,22 @@ class LabelMap:
         return json.dumps({field: list(names) for field, names in self.names.items()}, ensure_ascii=False)
 
     @classmethod
-    def from_json(cls, text: str) -> LabelMap:
-        return cls({field: tuple(names) for field, names in json.loads(text).items()})
+    def from_json(cls, text: str, *, where: str = "the label map") -> LabelMap:
+        """What `to_json` returned; `UserError` for anything else, in which `where` stands for the text."""
+        try:
+            values = json.loads(text)
+        except ValueError:
+            values = None
+        if not isinstance(values, dict) or not all(isinstance(names, list) for names in values.values()):
+            raise UserError(
+                f"{where} is not a JSON object of class name lists: {text[:80]!r}; write it like "
+                '{"label": ["first class", "second class"]}'
+            )
+        for field, names in values.items():
+            for index, name in enumerate(names):
+                if not isinstance(name, str):
+                    raise UserError(
+                        f"{where} has {json.dumps(name)} as class {index} of '{field}'; class names are strings: "
+                        "put it in quotation marks, or correct it"
+                    )
+        return cls({field: tuple(names) for field, names in values.items()})

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from cast_ray.errors import UserError
 from cast_ray.labels import LABEL, NOUN, VERB, LabelMap
 
-NAMES = st.lists(st.text(max_size=8), min_size=1, max_size=6, unique=True).map(tuple)
+NAMES = st.lists(st.text(min_size=1, max_size=8).filter(str.strip), min_size=1, max_size=6, unique=True).map(tuple)
 MAPS = st.one_of(
     st.builds(lambda names: LabelMap({LABEL: names}), NAMES),
     st.builds(lambda verbs, nouns: LabelMap({VERB: verbs, NOUN: nouns}), NAMES, NAMES),
@@ -86,9 +86,31 @@ def test_labels_outside_the_map_are_refused_with_clip_and_range(labels, message)
         ({"2nd": ("take",)}, "a label field is called '2nd'"),
         ({"action": ("take cup",)}, "a label field is called 'action'.* not 'action'"),
         ({LABEL: ()}, "no classes for 'label'"),
+        ({VERB: ("take", " "), NOUN: ("cup",)}, "class 1 of 'verb' has an empty name; give every class a name"),
         ({VERB: ("take",), NOUN: ("cup", "pan", "cup")}, r"class names of 'noun' occur twice: \['cup'\]"),
     ],
 )
 def test_maps_that_cannot_be_are_refused(names, message):
     with pytest.raises(UserError, match=message):
         LabelMap(names)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("no json", r"in 'x' is not a JSON object of class name lists: 'no json'; write it like \{"),
+        ('["up", "down"]', "in 'x' is not a JSON object of class name lists"),
+        ('{"label": "updown"}', "in 'x' is not a JSON object of class name lists"),
+        ('{"label": {"up": 0, "down": 1}}', "in 'x' is not a JSON object of class name lists"),
+        ('{"label": ["up", 7]}', "in 'x' has 7 as class 1 of 'label'; class names are strings"),
+        ('{"verb": ["cut"], "noun": [null, "cup"]}', "in 'x' has null as class 0 of 'noun'"),
+        ('{"label": ["up", ["down"]]}', r'in \'x\' has \["down"\] as class 1'),
+        ('{"label": ["up", true]}', "in 'x' has true as class 1"),
+        ('{"label": ["up", ""]}', "class 1 of 'label' has an empty name"),
+        ('{"label": ["up", "down", "up"]}', r"class names of 'label' occur twice: \['up'\]"),
+        ("{}", "the label map has no fields"),
+    ],
+)
+def test_text_that_is_no_map_is_refused_with_the_entry(text, message):
+    with pytest.raises(UserError, match=message):
+        LabelMap.from_json(text, where="in 'x'")

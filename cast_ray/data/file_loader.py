@@ -10,16 +10,17 @@ from typing import Any
 import pyarrow as pa
 
 from cast_ray.data.ingest import stored_clips
-from cast_ray.data.loader import ROW_COLUMNS, ClipLoader
+from cast_ray.data.loader import ROW_COLUMNS, ClipLoader, Row
 from cast_ray.data.manifest import Clip
-from cast_ray.data.media import Media
+from cast_ray.data.media import Media, StoredClip
 from cast_ray.data.storage import filesystem, is_local
 from cast_ray.errors import UserError
 
-__all__ = ["FILE_COLUMNS", "FileLoader"]
+__all__ = ["ABSENT", "FILE_COLUMNS", "FileLoader", "is_absent", "row_of"]
 
 FILE_COLUMNS = ("clip_id", "labels", "uri", "start_s", "stop_s")
 """What a row must say of a clip."""
+ABSENT = "file does not exist or may not be read"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +40,7 @@ class FileLoader(ClipLoader):
             rows = rows.append_column(name, pa.nulls(rows.num_rows))  # not known before the file is read
         return super().__call__(rows)
 
-    def fetched(self, copies: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], Media | None]:
+    def fetched(self, copies: list[Row]) -> tuple[list[Row], Media | None]:
         """As `ClipLoader`, with what the rows lack."""
         row = copies[0]
         if row["reason"]:
@@ -57,16 +58,25 @@ class FileLoader(ClipLoader):
                 return [row | {"reason": "a folder, not a file"}], None
             (stored,) = stored_clips([clip], dataclasses.replace(self.stored, time_limit_s=self.time_limit_s))
         except UserError as error:
-            if isinstance(error.__cause__, FileNotFoundError | PermissionError):
-                return [row | {"reason": "file does not exist or may not be read"}], None
+            if is_absent(error):
+                return [row | {"reason": ABSENT}], None
             if (wrong := _no_uri(row["uri"])) is not None:
                 return [row | {"reason": wrong}], None
             raise
-        if stored.facts is None:
-            return [row | {"reason": stored.reason}], None
-        known = {name: getattr(stored.facts, name) for name in ("num_frames", "fps", "sound_codec")}
-        window = {"start_s": stored.start_s, "stop_s": stored.stop_s, "reason": stored.reason}
-        return [row | known | window], stored.media
+        return [row | row_of(stored)], None if stored.facts is None else stored.media
+
+
+def row_of(stored: StoredClip) -> Row:
+    """What rows say of a clip's media, as loading needs it; of a clip that cannot be used only the reason."""
+    if stored.facts is None:
+        return {"reason": stored.reason}
+    known = {name: getattr(stored.facts, name) for name in ("num_frames", "fps", "sound_codec")}
+    return known | {"start_s": stored.start_s, "stop_s": stored.stop_s, "reason": stored.reason}
+
+
+def is_absent(error: UserError) -> bool:
+    """Whether the file is at fault (`ABSENT`), and not its storage."""
+    return isinstance(error.__cause__, FileNotFoundError | PermissionError)
 
 
 def _no_uri(uri: str) -> str | None:

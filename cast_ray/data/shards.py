@@ -293,7 +293,7 @@ def _dataset(root: str, head: dict[str, Any], index: pa.Table) -> ShardedDataset
         raise ValueError(f"{index.num_rows} clips in the index instead of {head['clips']}")
     return ShardedDataset(
         uri=root,
-        label_map=LabelMap.from_json(head["label_map"]),
+        label_map=LabelMap.from_json(head["label_map"], where=f"the label map of the dataset at {root}"),
         fingerprint=head["fingerprint"],
         format=MediaFormat(**head["media"]),
         index=index,

@@ -237,10 +237,7 @@ def _common_origin(files: Sequence[tuple[str, pa.Schema]]) -> tuple[LabelMap, st
             "read the predictions of one model at a time"
         )
     ((text, checkpoint), (file, mark)) = next(iter(origins.items()))
-    try:
-        label_map = LabelMap.from_json(text)
-    except (ValueError, AttributeError, TypeError) as error:
-        raise UserError(f"the label map in '{file}' is not a JSON object of class name lists: {text[:80]!r}") from error
+    label_map = LabelMap.from_json(text, where=f"the label map in '{file}'")
     if mark and mark != label_map.fingerprint:
         raise UserError(
             f"the class names in '{file}' have the fingerprint {label_map.fingerprint}, its metadata says {mark}; "

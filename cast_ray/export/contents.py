@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dacite
 
@@ -128,7 +127,11 @@ def from_json(text: str, *, where: str) -> Contents:
                 f"{where} has export format {version}, this program reads {FORMAT_VERSION}; export the checkpoint "
                 "again, or use the version of cast_ray that wrote it"
             )
-        config = dacite.Config(cast=[tuple], strict=True, type_hooks={LabelMap: _label_map})
+
+        def label_map(names: object) -> LabelMap:
+            return LabelMap.from_json(json.dumps(names), where=f"the label map in {where}")
+
+        config = dacite.Config(cast=[tuple], strict=True, type_hooks={LabelMap: label_map})
         contents = dacite.from_dict(Contents, values, config)
     except (ValueError, KeyError, TypeError, AttributeError, dacite.DaciteError) as error:
         raise UserError(f"what {where} says of itself is damaged: {error!r}; export the checkpoint again") from error
@@ -147,10 +150,6 @@ def check_inputs(contents: Contents, *, where: str) -> None:
             f"{where} was written by cast_ray {contents.written_by}, whose model '{contents.model.name}' takes "
             f"{stored} (frames, size, pixels, sound); in this version it takes {own}. Use that version"
         )
-
-
-def _label_map(names: Mapping[str, Any]) -> LabelMap:
-    return LabelMap.from_json(json.dumps(names))
 
 
 def _pixels(spec: NetworkSpec) -> Pixels | None:

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from cast_ray.command_line import parse
 from cast_ray.data.decode import Unreadable
+from cast_ray.data.file_loader import ABSENT, is_absent
 from cast_ray.errors import UserError
 from cast_ray.evaluation.device import Device
 from cast_ray.inference.recogniser import Precision, Recogniser, check_views
@@ -165,8 +166,8 @@ def _unreadable(clip: str, error: Unreadable | UserError) -> UnreadableClip:
     """The clip with its reason; any other error, such as that of a storage that does not answer, is raised again."""
     if isinstance(error, Unreadable):
         return UnreadableClip(clip=clip, reason=error.reason)
-    if isinstance(error.__cause__, FileNotFoundError | PermissionError):
-        return UnreadableClip(clip=clip, reason="file does not exist or may not be read")
+    if is_absent(error):
+        return UnreadableClip(clip=clip, reason=ABSENT)
     raise error
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from cast_ray.data.decode import UnreadableVideo
+from cast_ray.data.file_loader import row_of
 from cast_ray.data.ingest import stored_clips
 from cast_ray.data.loader import ClipLoader, Content, Wanted
 from cast_ray.data.manifest import VALIDATION, Clip
@@ -80,19 +81,10 @@ class PartLoader:
         if self.longest_s is not None and 0 < facts.fps * self.longest_s < facts.num_frames:
             seconds = facts.num_frames / facts.fps
             return Loaded(content=None, reason=f"it lasts {seconds:.1f} s, at most {self.longest_s:g} s are accepted")
-        row = {
-            "clip_id": stored.clip.clip_id,
-            "start_s": stored.start_s,
-            "stop_s": stored.stop_s,
-            "reason": stored.reason,
-            "num_frames": facts.num_frames,
-            "fps": facts.fps,
-            "sound_codec": facts.sound_codec,
-        }
         loader = ClipLoader(
             root="", view=self.view, columns=(), wanted=self.wanted, decoder="pyav", time_limit_s=self.time_limit_s
         )
-        ((content, reason),) = loader.load([row], stored.media)
+        ((content, reason),) = loader.load([{"clip_id": stored.clip.clip_id, **row_of(stored)}], stored.media)
         if content is None:
             return Loaded(content=None, reason=explained(reason, DAMAGED))
         return Loaded(content=content, reason=reason, facts=facts)

@@ -151,7 +151,7 @@ def _parse_state(text: bytes, where: str) -> CheckpointState:
         return CheckpointState(
             position=Position(**head["position"]),
             config=head["config"],
-            label_map=LabelMap.from_json(head["label_map"]),
+            label_map=LabelMap.from_json(head["label_map"], where=f"the label map of {where}"),
             dataset=head["dataset"],
             frozen=head["frozen"],
             validation=head["validation"],

@@ -75,13 +75,18 @@ def test_other_format_version_is_refused_with_both_numbers(exported):
         lambda contents: contents.pop("format_version"),
         lambda contents: contents.update(more=1),
         lambda contents: contents["model"].update(num_frames="four"),
-        lambda contents: contents.update(label_map=["up"]),
     ],
-    ids=["missing", "no version", "unknown", "type", "names"],
+    ids=["missing", "no version", "unknown", "type"],
 )
 def test_damaged_contents_are_refused(exported, change):
     changed(exported, change)
     with pytest.raises(UserError, match=r"says of itself is damaged: .* export the checkpoint again"):
+        load_exported(exported)
+
+
+def test_class_names_that_are_none_are_refused_with_the_entry(exported):
+    changed(exported, lambda contents: contents["label_map"]["label"].insert(1, 7))
+    with pytest.raises(UserError, match=r"the label map in .* has 7 as class 1 of 'label'; class names are strings"):
         load_exported(exported)
 
 

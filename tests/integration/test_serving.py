@@ -13,7 +13,7 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
@@ -26,12 +26,13 @@ from cast_ray.recipes.toy import toy
 from cast_ray.training.build import build_network
 from cast_ray.training.checkpoint import CheckpointState, write_checkpoint
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
 REPOSITORY = Path(__file__).parents[2]
 CLIPS = REPOSITORY / "tests" / "clips"
 GOOD = CLIPS / "arm_wrestling_k400.mp4"
 START_S = 240
-BROWSER = "/usr/bin/chromium"
-QUIET = ("--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run")
 PORT = 18_731
 
 
@@ -106,7 +107,7 @@ def service(head, cluster_environment: dict[str, str], checkpoint: Path, tmp_pat
             process.wait(60)
 
 
-def test_good_clips_bad_clips_a_crash_a_browser_and_an_end(service: Service, checkpoint: Path, tmp_path: Path):
+def test_good_clips_bad_clips_a_crash_a_browser_and_an_end(service: Service, checkpoint: Path, browser: Browser):
     good = GOOD.read_bytes()
     expected = Recogniser.load(checkpoint).predict(GOOD)
 
@@ -148,7 +149,7 @@ def test_good_clips_bad_clips_a_crash_a_browser_and_an_end(service: Service, che
     assert answer["top"]["verb"][0]["class"] == expected.top(1)["verb"][0].name
     assert service.ask("health")[1]["limits"]["max_seconds"] == 12.0
 
-    _try_the_page(service.url, tmp_path)
+    _try_the_page(service.url, browser)
 
     service.process.send_signal(signal.SIGTERM)
     assert service.process.wait(60) == 0
@@ -158,27 +159,23 @@ def test_good_clips_bad_clips_a_crash_a_browser_and_an_end(service: Service, che
         urllib.request.urlopen(f"{service.url}/health", timeout=5)
 
 
-def _try_the_page(url: str, folder: Path) -> None:
+def _try_the_page(url: str, browser: Browser) -> None:
     """On a phone: a clip is uploaded and its classes appear, a text is refused, nothing overflows or complains."""
-    from playwright.sync_api import sync_playwright
-
     complaints: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", "--disable-gpu", *QUIET])
-        page = browser.new_page(viewport={"width": 390, "height": 800}, color_scheme="dark")
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("console", lambda line: complaints.append(line.text) if line.type == "error" else None)
-        page.goto(url)
-        page.wait_for_function("document.getElementById('model').textContent.includes('3 classes (verb)')")
-        page.set_input_files("#file", str(GOOD))
-        page.wait_for_selector("#answer:not([hidden])")
-        shown = page.inner_text("#answer")
-        assert all(word in shown for word in ("arm_wrestling_k400.mp4: 10.0 s, 6 views", "verb", "noun", "action"))
-        assert page.locator("#answer .row").count() == 3 + 4 + 5
-        assert page.evaluate("document.documentElement.scrollWidth") == 390
-        assert complaints == []
-        page.set_input_files("#file", str(CLIPS / "README.md"))
-        page.wait_for_selector("#error:not([hidden])")
-        assert "it is no video" in page.inner_text("#error")
-        assert page.locator("#answer").is_hidden()
-        browser.close()
+    page = browser.new_page(viewport={"width": 390, "height": 800}, color_scheme="dark")
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda line: complaints.append(line.text) if line.type == "error" else None)
+    page.goto(url)
+    page.wait_for_function("document.getElementById('model').textContent.includes('3 classes (verb)')")
+    page.set_input_files("#file", str(GOOD))
+    page.wait_for_selector("#answer:not([hidden])")
+    shown = page.inner_text("#answer")
+    assert all(word in shown for word in ("arm_wrestling_k400.mp4: 10.0 s, 6 views", "verb", "noun", "action"))
+    assert page.locator("#answer .row").count() == 3 + 4 + 5
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    assert complaints == []
+    page.set_input_files("#file", str(CLIPS / "README.md"))
+    page.wait_for_selector("#error:not([hidden])")
+    assert "it is no video" in page.inner_text("#error")
+    assert page.locator("#answer").is_hidden()
+    page.close()

@@ -218,9 +218,8 @@ def test_a_folder_without_state_is_no_checkpoint(folder, network):
         lambda text: "\x00" + text,
         lambda text: json.dumps({key: value for key, value in json.loads(text).items() if key != "config"}),
         lambda text: json.dumps(json.loads(text) | {"position": {"place": 3}}),
-        lambda text: json.dumps(json.loads(text) | {"label_map": "[1, 2]"}),
     ],
-    ids=["cut off", "empty", "list", "binary", "key missing", "other position", "no label map"],
+    ids=["cut off", "empty", "list", "binary", "key missing", "other position"],
 )
 def test_a_damaged_state_is_refused(folder, network, damage):
     path = folder / "state.json"
@@ -228,6 +227,12 @@ def test_a_damaged_state_is_refused(folder, network, damage):
     refuses(folder, network, r"state\.json is damaged: .*; use another checkpoint")
     with pytest.raises(UserError, match="is damaged"):
         fetch_state(ray.train.Checkpoint.from_directory(folder))
+
+
+def test_a_damaged_label_map_is_refused_with_the_entry(folder, network):
+    path = folder / "state.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"label_map": '{"label": ["up", 2]}'}))
+    refuses(folder, network, f"the label map of {folder} has 2 as class 1 of 'label'")
 
 
 def test_another_format_version_is_refused(folder, network):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +13,7 @@ from cast_ray.recipes.small import small
 from cast_ray.tuning.leaderboard import leaderboard_page
 from cast_ray.tuning.space import with_settings
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-FLAGS += ["--disable-sync", "--no-first-run"]
 FIELDS = ("optim.base_lr", "model.options.to_spatial", "augment.rand_augment", "optim.betas")
-
-needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -42,16 +35,6 @@ def trials(make_result):
 @pytest.fixture(scope="module")
 def page_text(trials) -> str:
     return leaderboard_page(trials, FIELDS, with_settings(small(ek100()), trials[0].values))
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -77,7 +60,6 @@ def opened(browser, page_text, tmp_path):
     assert [text for text in complaints if not text.startswith("data:")] == [place.as_uri()] * len(contexts)
 
 
-@needs_browser
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
 def test_the_page_is_drawn_and_no_wider_than_the_window(opened, width, scheme):
     page = opened(width, scheme)
@@ -85,7 +67,6 @@ def test_the_page_is_drawn_and_no_wider_than_the_window(opened, width, scheme):
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-@needs_browser
 def test_trials_are_ranked_and_the_failed_one_says_why(opened, trials):
     page = opened(1280)
     rows = page.locator("#trials + .card tbody tr").all_inner_texts()
