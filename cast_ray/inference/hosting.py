@@ -73,7 +73,10 @@ def host(app: serve.Application, *, address: str, port: int, path: str, console:
     except KeyboardInterrupt:
         console.print("stopping")
     finally:
-        _take_down(name, started_serve=before is None)
+        if local:  # nobody else is there, and the cluster may have got the same signal: ask it nothing
+            serve.shutdown()
+        else:
+            _take_down(name, started_serve=before is None)
 
 
 def running_serve() -> RunningServe | None:
