@@ -26,10 +26,10 @@ unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME
 RUN := .venv/bin/python
 INSTALLED := .venv/.installed
 
-.PHONY: help install demo demo-all autoscale job-forms test drills rehearse check format verify clean
+.PHONY: help install demo demo-all autoscale job-forms two-networks test drills rehearse check format verify clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 install: $(INSTALLED) ## make the environment .venv from the lock file (the other targets do it by themselves)
 	@echo 'ready; to work in it: source .venv/bin/activate'
@@ -45,6 +45,9 @@ autoscale: $(INSTALLED) ## show a cluster that grows for a job and shrinks after
 
 job-forms: $(INSTALLED) ## submit a job with a token and an upload, in the background; stop it and go on
 	@$(RUN) tests/cluster/job_forms.py
+
+two-networks: $(INSTALLED) ## train on two machines with a network between them, and cut one off; as root, with `ip`
+	@$(RUN) tests/cluster/two_networks.py
 
 test: $(INSTALLED) ## run all tests, as CI does
 	@# Status 5: no test of this half was asked for.

@@ -20,9 +20,8 @@ from typing import Any, TypeVar
 import ray
 import ray.train
 from ray.actor import ActorHandle
-from ray.train.torch import TorchConfig
 
-__all__ = ["Preemption", "StopListener", "StoppableTorchConfig", "heeding_signals", "worker_asked_to_end"]
+__all__ = ["Preemption", "StopListener", "heeding_signals", "listen_for_sigterm", "worker_asked_to_end"]
 
 Value = TypeVar("Value")
 POLL_S = 1.0
@@ -38,8 +37,8 @@ def worker_asked_to_end() -> bool:
     return _asked_to_end.is_set()
 
 
-def _listen_for_sigterm() -> None:
-    """On the main thread of a worker, the only one that Python tells of signals."""
+def listen_for_sigterm() -> None:
+    """On the main thread of a worker, the only one that Python tells of signals: do not die of the first SIGTERM."""
     previous = signal.getsignal(signal.SIGTERM)
 
     def ask(number: int, frame: Any) -> None:
@@ -48,23 +47,6 @@ def _listen_for_sigterm() -> None:
 
     _asked_to_end.clear()
     signal.signal(signal.SIGTERM, ask)
-
-
-class _StoppableBackend(TorchConfig().backend_cls):  # type: ignore[misc]
-    def on_training_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
-        super().on_training_start(worker_group, backend_config)
-        worker_group.execute(_listen_for_sigterm)
-
-
-class StoppableTorchConfig(TorchConfig):
-    """Ray's settings for torch, with workers that notice a SIGTERM and do not die of it.
-
-    The training loop runs in a thread, where Python allows no signal handlers; a backend's hooks run in the main one.
-    """
-
-    @property
-    def backend_cls(self) -> type:
-        return _StoppableBackend
 
 
 class StopListener:

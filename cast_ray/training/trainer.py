@@ -31,12 +31,13 @@ from cast_ray.data.shards import ShardedDataset
 from cast_ray.data.views import CentreView, TrainView, frame_sampling
 from cast_ray.errors import Stopped, UserError
 from cast_ray.settings.scale import ScaleConfig
+from cast_ray.training.backend import WorkersTorchConfig
 from cast_ray.training.folder import data_position, latest_position, mend_list
 from cast_ray.training.loop import TRAIN_SHARD, train_worker
 from cast_ray.training.progress import make_board, shown
 from cast_ray.training.refit import fit_again
 from cast_ray.training.saving import SCORE
-from cast_ray.training.stopping import StoppableTorchConfig, heeding_signals
+from cast_ray.training.stopping import heeding_signals
 from cast_ray.training.validation import VALIDATION_SHARD
 from cast_ray.training.worker import START_FACTOR, WorkerJob
 from cast_ray.watching.rows import Watcher
@@ -230,7 +231,7 @@ def _trainer(config: RunConfig, dataset: ShardedDataset, job: WorkerJob, folder:
         train_worker,
         train_loop_config={"job": job},
         # The watchdogs end what hangs; this is for when one of them does not.
-        torch_config=StoppableTorchConfig(
+        torch_config=WorkersTorchConfig(
             backend="nccl" if scale.use_gpu else "gloo", timeout_s=math.ceil(START_FACTOR * scale.hang_timeout_s)
         ),
         scaling_config=ray.train.ScalingConfig(

@@ -7,14 +7,13 @@ workers of which each takes the cores of a whole node.
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import yaml
-from one_head import REPOSITORY, Clock, Head, fetch, free_ports, run, start_head
+from one_head import REPOSITORY, Clock, Head, free_ports, nodes, run, start_head
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID, FAKE_HEAD_NODE_TYPE
 
 from cast_ray.data.synthetic import write_dataset
@@ -96,11 +95,6 @@ class Watch(threading.Thread):
         while set(self.now.values()) != {"head"}:
             assert time.monotonic() < deadline, f"idle nodes stayed: {_counts(self.now)}"
             time.sleep(0.5)
-
-
-def nodes(head: Head) -> list[dict[str, Any]]:
-    """All nodes, dead ones too, from the dashboard's state interface."""
-    return json.loads(fetch(head, f"{head.dashboard}/api/v0/nodes?limit=1000&detail=1"))["data"]["result"]["result"]
 
 
 def _kind(node: dict[str, Any]) -> str:

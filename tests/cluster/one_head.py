@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import secrets
 import signal
@@ -16,11 +17,12 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 from rich.console import Console
 
-__all__ = ["REPOSITORY", "Clock", "Head", "fetch", "free_ports", "run", "start_head", "stop"]
+__all__ = ["REPOSITORY", "Clock", "Head", "fetch", "free_ports", "nodes", "run", "start_head", "stop"]
 
 REPOSITORY = Path(__file__).parents[2]
 START_TIMEOUT_S = 180
@@ -55,13 +57,14 @@ class Head:
 
 
 @contextlib.contextmanager
-def start_head(flags: list[str], variables: dict[str, str], port: int) -> Iterator[Head]:
+def start_head(flags: list[str], variables: dict[str, str], port: int, address: str = "127.0.0.1") -> Iterator[Head]:
     """Start a head as the cluster files do, with other ports, and stop all that came of it afterwards.
 
     Args:
         flags: more of `ray start --head`.
         variables: more of its environment.
         port: of the GCS.
+        address: of this machine, for the other nodes.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that the head does not stay behind
     dashboard, agent, metrics = free_ports(3)
@@ -78,7 +81,7 @@ def start_head(flags: list[str], variables: dict[str, str], port: int) -> Iterat
         }
         command = ["ray", "start", "--head", "--block", f"--port={port}", f"--dashboard-port={dashboard}"]
         command += [f"--dashboard-agent-listen-port={agent}", f"--metrics-export-port={metrics}"]
-        command += [f"--temp-dir={folder}", "--node-ip-address=127.0.0.1", *flags]
+        command += [f"--temp-dir={folder}", f"--node-ip-address={address}", *flags]
         with open(f"{folder}/start.log", "w") as log:
             started = subprocess.Popen(
                 command, env=environment | variables, stdout=log, stderr=log, start_new_session=True, cwd=REPOSITORY
@@ -87,7 +90,7 @@ def start_head(flags: list[str], variables: dict[str, str], port: int) -> Iterat
         try:
             _wait_for(f"http://127.0.0.1:{dashboard}/api/version", started, Path(log.name))
             yield Head(
-                gcs=f"127.0.0.1:{port}",
+                gcs=f"{address}:{port}",
                 dashboard=f"http://127.0.0.1:{dashboard}",
                 folder=Path(folder),
                 environment=environment,
@@ -121,6 +124,11 @@ def fetch(head: Head, address: str) -> str:
     request = urllib.request.Request(address, headers={"Authorization": f"Bearer {head.token}"})
     with urllib.request.urlopen(request, timeout=60) as answer:
         return answer.read().decode()
+
+
+def nodes(head: Head) -> list[dict[str, Any]]:
+    """All nodes, dead ones too, from the dashboard's state interface."""
+    return json.loads(fetch(head, f"{head.dashboard}/api/v0/nodes?limit=1000&detail=1"))["data"]["result"]["result"]
 
 
 def stop(process: psutil.Process) -> None:

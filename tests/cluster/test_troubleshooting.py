@@ -40,6 +40,7 @@ def theirs() -> list[Path]:
         ray / "exceptions.py",
         ray / "core/src/ray/raylet/raylet",
         torch / "lib/libc10_cuda.so",
+        torch / "lib/libtorch_cpu.so",
         torch / "lib/libtorch_cuda.so",
     ]
 

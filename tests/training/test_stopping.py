@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from cast_ray.training.stopping import _listen_for_sigterm, heeding_signals, worker_asked_to_end
+from cast_ray.training.stopping import heeding_signals, listen_for_sigterm, worker_asked_to_end
 
 
 class Board:
@@ -80,7 +80,7 @@ def test_a_worker_notes_its_first_sigterm_and_the_second_one_is_for_ray():
     received = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
     try:
-        _listen_for_sigterm()
+        listen_for_sigterm()
         assert not worker_asked_to_end()
         os.kill(os.getpid(), signal.SIGTERM)
         assert worker_asked_to_end()
