@@ -135,6 +135,8 @@ class Population(PopulationBasedTraining):
         if donor.epoch != state.last_train_time or donor.epoch < self._trial_state[trial].last_train_time:
             return
         super()._exploit(tune_controller, trial, trial_to_clone)
+        # Else a search that is restored would have the new values and the trial's old checkpoint.
+        trial.run_metadata.invalidate_cache()
         with suppress(UserError, OSError):  # the trial tries again, and fails alone
             self._take_over(trial.config, trial.trial_id, donor)
 

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import random
+import warnings
 from dataclasses import asdict
 from typing import Any
 
@@ -65,6 +66,7 @@ def run_search(trial: Trial, space: Space, method: Method, *, folder: str, conso
     resources, at_once = DRIVER, method.max_concurrent or most_at_once(trial.base)
     if method.scheduler == "pbt":  # all of a population exist from the start, and Tune runs as many as fit
         resources, at_once = {HEAD: _share_of_head(at_once)}, None
+        warnings.filterwarnings("ignore", message="Consider boosting PBT")  # with actors used again: ours are runs
         random.seed(method.seed)  # its scheduler draws from these two
         np.random.seed(method.seed)
     trainable = tune.with_resources(tune.with_parameters(run_trial, trial=trial), resources)

@@ -9,8 +9,10 @@ from types import SimpleNamespace
 
 import pytest
 from ray import tune
+from ray.train._internal.checkpoint_manager import _CheckpointManager
 from ray.train._internal.session import _TrainingResult
 from ray.tune.schedulers import TrialScheduler
+from ray.tune.trainable.metadata import _TrainingRunMetadata
 
 from cast_ray.errors import UserError
 from cast_ray.recipes.small import small
@@ -82,8 +84,8 @@ class Member:
         self.evaluated_params = {}
         self.status = "PENDING"
         self.last_result = {"epoch": epoch} if epoch else {}
-        manager = SimpleNamespace(checkpoint_config=SimpleNamespace(num_to_keep=None), _latest_checkpoint_result=None)
-        self.run_metadata = SimpleNamespace(checkpoint_manager=manager)
+        self.run_metadata = _TrainingRunMetadata()
+        self.run_metadata.checkpoint_manager = _CheckpointManager(tune.CheckpointConfig())
         self.temporary_state = SimpleNamespace(saving_to=None)
 
     @property
@@ -152,6 +154,18 @@ def test_a_turn_waits_for_all_and_gives_the_worst_the_best_ones_checkpoint_and_o
     good.status = bad.status = "RUNNING"
     assert population.report(controller, good, 2, 0.5) == TrialScheduler.CONTINUE  # told again after the turn
     assert population.report(controller, good, 4, 0.5) == TrialScheduler.PAUSE
+
+
+def test_what_tune_keeps_after_a_turn_has_the_other_ones_checkpoint(population):
+    """Ray's own scheduler leaves the old one in what a restored search reads, beside the new values."""
+    good, bad = Member("good", 5e-3), Member("bad", 1e-3)
+    controller = added(population, good, bad)
+    population.report(controller, good, 2, 0.5)
+    population.report(controller, bad, 2, 0.25)
+    bad.run_metadata.get_json_state()  # as Tune does when a trial is paused
+    population.scheduler.choose_trial_to_run(controller)
+    kept = _TrainingRunMetadata.from_json_state(bad.run_metadata.get_json_state())
+    assert kept.checkpoint_manager.latest_checkpoint_result.checkpoint.path == good.checkpoint.path
 
 
 def test_there_is_no_turn_at_the_end_of_a_run(population):
