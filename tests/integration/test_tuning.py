@@ -104,7 +104,7 @@ def test_the_worse_member_of_a_population_goes_on_from_the_better_ones_checkpoin
     assert stage["trial"] in (tmp_path / "pbt" / "leaderboard.html").read_text()
 
     runs = tmp_path / "pbt" / "runs"
-    copied, last = sorted((runs / heir["reports"][-1]["run"]).glob("checkpoint_*"))
+    copied, last = sorted(path.parent for path in (runs / heir["reports"][-1]["run"]).glob("checkpoint_*/state.json"))
     given = runs / stage["taken_from"] / copied.name
     for name in ("history.jsonl", "weights.safetensors", "optimizer.safetensors"):
         assert (copied / name).read_bytes() == (given / name).read_bytes()
