@@ -59,10 +59,13 @@ def main() -> None:
 
     # Imported late, so that --help, a wrong flag and a missing folder answer at once.
     from cast_ray.tuning.hunt import hunt
+    from cast_ray.tuning.population import check_population
     from cast_ray.tuning.space import check_space, read_space
 
     space = read_space(job.space)
     check_space(space, job.run)
+    if job.method.scheduler == "pbt":
+        check_population(space, job.method, job.run)
     hunt(job.run, job.shards or job.clips(console), space, job.method, views=job.views, console=console)
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,8 @@ __all__ = [
     "STATE_FILE",
     "CheckpointState",
     "SavedRun",
+    "copy_checkpoint",
+    "fetch_history",
     "fetch_state",
     "load_weights",
     "read_history",
@@ -52,6 +55,7 @@ WEIGHTS_FILE, OPTIMIZER_FILE = "weights.safetensors", "optimizer.safetensors"
 HISTORY_FILE, STATE_FILE = "history.jsonl", "state.json"
 FILES = (WEIGHTS_FILE, OPTIMIZER_FILE, HISTORY_FILE, STATE_FILE)
 """Everything that a complete checkpoint has."""
+COPY_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +121,30 @@ def write_checkpoint(
     write(STATE_FILE, json.dumps(head, indent=2).encode())
 
 
+def copy_checkpoint(
+    source: tuple[pafs.FileSystem, str], target: tuple[pafs.FileSystem, str], config: dict[str, Any]
+) -> None:
+    """Copy a complete checkpoint, every file whole and the state last, with another configuration in it.
+
+    Args:
+        source: its storage and folder there.
+        target: where the copy goes; the folder is made.
+        config: `RunConfig.to_dict()` of the run that goes on from the copy.
+    """
+    (storage, folder), (target_storage, target_folder) = source, target
+    target_storage.create_dir(target_folder, recursive=True)
+    for name in FILES[:-1]:
+        with (
+            storage.open_input_stream(f"{folder}/{name}") as content,
+            written_whole(target_storage, f"{target_folder}/{name}") as sink,
+        ):
+            shutil.copyfileobj(content, sink, COPY_BYTES)
+    with storage.open_input_stream(f"{folder}/{STATE_FILE}") as content:
+        head = json.loads(content.read())
+    with written_whole(target_storage, f"{target_folder}/{STATE_FILE}") as sink:
+        sink.write(json.dumps(head | {"config": config}, indent=2).encode())
+
+
 def read_state(folder: Path) -> CheckpointState:
     """The state of a checkpoint in a local folder.
 
@@ -132,6 +160,12 @@ def read_state(folder: Path) -> CheckpointState:
 def fetch_state(checkpoint: ray.train.Checkpoint) -> CheckpointState:
     """The state of a checkpoint anywhere, without its tensors."""
     return state_at(checkpoint.filesystem, checkpoint.path)
+
+
+def fetch_history(checkpoint: ray.train.Checkpoint) -> list[dict[str, Any]]:
+    """The rows logged up to a checkpoint anywhere."""
+    with checkpoint.filesystem.open_input_stream(f"{checkpoint.path}/{HISTORY_FILE}") as source:
+        return [json.loads(line) for line in source.read().splitlines()]
 
 
 def state_at(storage: pafs.FileSystem, folder: str) -> CheckpointState:

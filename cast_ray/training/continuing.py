@@ -10,7 +10,7 @@ from cast_ray.errors import UserError
 from cast_ray.labels import LabelMap
 from cast_ray.training.checkpoint import CheckpointState
 
-__all__ = ["check_continues"]
+__all__ = ["changed_settings", "check_continues"]
 
 FREE = {
     "name",
@@ -47,14 +47,27 @@ def check_continues(state: CheckpointState, config: RunConfig, label_map: LabelM
             f"the run '{config.name}' was started on dataset {state.dataset}, this is {dataset}; "
             "give the data it was started with, or another --name"
         )
-    before, now = _settings(state.config), _settings(config.to_dict())
-    changed = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
+    changed = changed_settings(state.config, config.to_dict())
     if changed:
-        listed = ", ".join(f"--{_flag(name)} was {before.get(name)}, is {now.get(name)}" for name in changed)
+        listed = ", ".join(f"--{_flag(name)} was {was}, is {is_now}" for name, (was, is_now) in changed.items())
         raise UserError(
             f"the run '{config.name}' was started with other settings: {listed}; give the same ones to continue it, or "
             "another --name"
         )
+
+
+def changed_settings(before: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """What differs between two configurations, as `RunConfig.to_dict` returns them, and changes a run's result.
+
+    Returns:
+        Dotted name -> value before and now.
+    """
+    old, new = _settings(before), _settings(now)
+    return {
+        name: (old.get(name), new.get(name))
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    }
 
 
 def _settings(config: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import pyarrow.fs as pafs
 
@@ -19,26 +20,52 @@ from cast_ray.errors import UserError
 from cast_ray.training.checkpoint import FILES, CheckpointState, fetch_state, state_at
 from cast_ray.training.metrics import score
 
-__all__ = ["complete_checkpoints", "data_position", "latest_position", "mend_list", "remove_leftovers"]
+if TYPE_CHECKING:
+    import ray.train
+
+__all__ = [
+    "complete_checkpoints",
+    "data_position",
+    "latest_checkpoint",
+    "latest_position",
+    "listed_checkpoint",
+    "mend_list",
+    "remove_leftovers",
+]
 
 LIST_FILE = "checkpoint_manager_snapshot.json"
 PREFIX = "checkpoint_"
 
 
-def latest_position(folder: str) -> Position:
-    """Where a run's latest checkpoint stands; the beginning if there is none."""
+def latest_checkpoint(folder: str) -> ray.train.Checkpoint | None:
+    """The one that a run goes on from; None if there is none."""
     import ray.train
 
     try:
-        checkpoint = ray.train.Result.from_path(folder).checkpoint
+        return ray.train.Result.from_path(folder).checkpoint
     except RuntimeError:  # Ray's way of saying that there is no run yet
-        return Position()
+        return None
+
+
+def latest_position(folder: str) -> Position:
+    """Where a run's latest checkpoint stands; the beginning if there is none."""
+    checkpoint = latest_checkpoint(folder)
     return Position() if checkpoint is None else fetch_state(checkpoint).position
 
 
 def data_position(position: Position, steps_per_epoch: int) -> Position:
     """The first step from a checkpoint's position on; at the end of an epoch, only its validation may be due."""
     return position if position.step < steps_per_epoch else Position(epoch=position.epoch + 1, step=0)
+
+
+def listed_checkpoint(folder: str, position: Position) -> str | None:
+    """Name of a run's checkpoint at a position, if Ray has it in its list: a later start of the run leaves it there."""
+    storage, root = filesystem(folder)
+    for name in _listed(storage, root) or ():
+        with suppress(UserError, FileNotFoundError):  # Ray may be deleting it
+            if state_at(storage, f"{root}/{name}").position == position:
+                return name
+    return None
 
 
 def mend_list(folder: str) -> bool:

@@ -22,6 +22,7 @@ from cast_ray.data.shards import ShardedDataset, open_complete
 from cast_ray.data.storage import check_writable, filesystem, joined, written_whole
 from cast_ray.runs import complete
 from cast_ray.training.build import check_network
+from cast_ray.tuning.lineage import schedule_rows, takeover_rows, with_lineage
 from cast_ray.tuning.method import Method
 from cast_ray.tuning.results import EPOCH, TrialResult, ranked
 from cast_ray.tuning.search import run_search
@@ -80,10 +81,16 @@ def hunt(
     config, folder = named(config, "search")
     dataset = make_ready(config, source, console)
     console.print(f"search: {folder}", soft_wrap=True)
+    population = method.scheduler == "pbt"
     trial = Trial(
-        base=dataclasses.replace(config, storage=joined(folder, RUNS)), datasets={"": dataset.uri}, views=views
+        base=dataclasses.replace(config, storage=joined(folder, RUNS)),
+        datasets={"": dataset.uri},
+        views=views,
+        exploit_every=method.exploit_every if population else None,
     )
     results = run_search(trial, space, method, folder=folder, console=console)
+    if population:
+        results = with_lineage(results, trial.base.storage)
     best = ranked(results)[0]
     settings = dataclasses.replace(trial_config(trial, best.values, best.name), storage=config.storage, name=None)
     _write_results(results, settings, tuple(space), folder)
@@ -127,6 +134,18 @@ def _show(results: Sequence[TrialResult], fields: tuple[str, ...], console: Cons
     for result in results:
         if result.error is not None:
             console.print(f"  [red]failed[/]  {result.name}: {result.error}", soft_wrap=True, highlight=False)
+    for stage in takeover_rows(results):
+        settings = values_text(dict(stage.values), fields)
+        console.print(
+            f"  after epoch {stage.after}: {stage.trial} took over from {stage.taken_from}  {settings}",
+            soft_wrap=True,
+            highlight=False,
+        )
+    schedule = schedule_rows(ranked(results)[0])
+    if schedule:
+        console.print("the best settings are a schedule, whose last part is in best.json:")
+    for epochs, stage in schedule:
+        console.print(f"  epoch {epochs}: {values_text(dict(stage.values), fields)}", soft_wrap=True, highlight=False)
 
 
 def _csv(results: Sequence[TrialResult], fields: tuple[str, ...]) -> str:

@@ -18,6 +18,7 @@ from cast_ray.configuration import configuration_text
 from cast_ray.report.charts import BarChart, Bars, Line, LineChart
 from cast_ray.report.interactive import TEMPLATES, figure, plain_text
 from cast_ray.tuning.importance import importance
+from cast_ray.tuning.lineage import schedule_rows, takeover_rows
 from cast_ray.tuning.results import EPOCH, SCORE, VIEWS, TrialResult, ranked
 
 __all__ = ["leaderboard_page"]
@@ -55,6 +56,8 @@ def leaderboard_page(results: Sequence[TrialResult], fields: tuple[str, ...], be
         fields=fields,
         num_failed=sum(trial.error is not None for trial in trials),
         flags=_flags(trials[0].values),
+        schedule=[(epochs, _flags(stage.values)) for epochs, stage in schedule_rows(trials[0])],
+        takeovers=[(stage, [_short(stage.values.get(name)) for name in fields]) for stage in takeover_rows(trials)],
         configuration=configuration_text(best),
         figures=list(figures),
         data=htmlsafe_json_dumps({"figures": figures, "templates": TEMPLATES}, dumps=json.dumps),

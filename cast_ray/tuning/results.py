@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["EPOCH", "SCORE", "VIEWS", "TrialResult", "ranked", "result_of"]
+from cast_ray.training.metrics import score
+from cast_ray.watching.rows import Row
 
-EPOCH, SCORE, VIEWS = "epoch", "score", "views"
-"""What every report of a trial has, beside the validation's own figures: epochs done, the figure to maximise, and
-whether it is of the best checkpoint with all test views."""
+if TYPE_CHECKING:
+    from cast_ray.tuning.lineage import Lineage, Stage
+
+__all__ = ["EPOCH", "RUN", "SCORE", "VIEWS", "TrialResult", "ranked", "report_of", "result_of"]
+
+EPOCH, SCORE, VIEWS, RUN = "epoch", "score", "views", "run"
+"""What every report of a trial has, beside the validation's own figures: epochs done, the figure to maximise, whether
+it is of the best checkpoint with all test views, and the name of the run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +30,15 @@ class TrialResult:
     """What it told Tune, in the order of epochs."""
     error: str | None
     """Why it failed."""
+    schedule: Lineage = ()
+    """In a population, the settings from the first epoch on that led to the best score; `values` are the last ones."""
+    takeovers: tuple[Stage, ...] = ()
+    """In a population, each time that the trial went on from another one's checkpoint."""
+
+    @property
+    def best_report(self) -> Mapping[str, Any]:
+        """That of the best score in a validation; there is at least one."""
+        return max((report for report in self.reports if not report.get(VIEWS)), key=lambda report: report[SCORE])
 
     @property
     def best(self) -> float | None:
@@ -37,6 +52,12 @@ class TrialResult:
 def ranked(results: Sequence[TrialResult]) -> list[TrialResult]:
     """The best trial first; those without a figure last."""
     return sorted(results, key=lambda result: -1.0 if result.best is None else result.best, reverse=True)
+
+
+def report_of(row: Row, *, run: str) -> dict[str, Any]:
+    """What Tune is told of a validation of a run."""
+    validation = row["validation"]
+    return {EPOCH: row["epoch"], SCORE: score(validation), RUN: run, "step": row["step"], **validation}
 
 
 def result_of(result: Any) -> TrialResult:

@@ -6,9 +6,12 @@ import dataclasses
 import json
 import math
 import os
+import random
+import warnings
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import optuna
 import pyarrow.fs as pafs
 import ray
@@ -25,6 +28,7 @@ from cast_ray.configuration import flat_settings
 from cast_ray.data.storage import filesystem, joined, written_whole
 from cast_ray.errors import UserError
 from cast_ray.tuning.method import Method
+from cast_ray.tuning.population import Population
 from cast_ray.tuning.results import EPOCH, SCORE, TrialResult, result_of
 from cast_ray.tuning.space import Space
 from cast_ray.tuning.trial import Trial, run_trial
@@ -34,7 +38,9 @@ __all__ = ["most_at_once", "run_search"]
 
 SEARCH_FILE, TRIALS = "search.json", "trials"
 """In the search's folder: what was asked for; Tune's own folder."""
-DRIVER = {"node:__internal_head__": 0.001}
+HEAD = "node:__internal_head__"
+"""Ray's name for a resource of which the head node has 1, and the others nothing."""
+DRIVER = {HEAD: 0.001}
 """What Tune reserves for a trial's driver: its place is the head node, and no part of a core, which would be missing
 where a trial fits just so."""
 
@@ -56,10 +62,16 @@ def run_search(trial: Trial, space: Space, method: Method, *, folder: str, conso
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     asked = _description(trial, space, method)
     started = _begun(folder, asked)
-    trainable = tune.with_resources(tune.with_parameters(run_trial, trial=trial), DRIVER)
+    at_once: int | None
+    resources, at_once = DRIVER, method.max_concurrent or most_at_once(trial.base)
+    if method.scheduler == "pbt":  # all of a population exist from the start, and Tune runs as many as fit
+        resources, at_once = {HEAD: _share_of_head(at_once)}, None
+        warnings.filterwarnings("ignore", message="Consider boosting PBT")  # with actors used again: ours are runs
+        random.seed(method.seed)  # its scheduler draws from these two
+        np.random.seed(method.seed)
+    trainable = tune.with_resources(tune.with_parameters(run_trial, trial=trial), resources)
     log = SearchLog(console, trials=_count(space, method), epochs=trial.base.optim.epochs, fields=tuple(space))
     place = joined(folder, TRIALS)
-    at_once = method.max_concurrent or most_at_once(trial.base)
     if started and tune.Tuner.can_restore(place):
         console.print(f"search: {folder} goes on where it was interrupted")
         tuner = tune.Tuner.restore(
@@ -76,7 +88,7 @@ def run_search(trial: Trial, space: Space, method: Method, *, folder: str, conso
                 metric=SCORE,
                 mode="max",
                 search_alg=_search_algorithm(method, space, at_once),
-                scheduler=_scheduler(method, trial.base),
+                scheduler=_scheduler(method, trial, space),
                 num_samples=method.trials,
                 max_concurrent_trials=at_once,
                 trial_dirname_creator=lambda trial: trial.trial_id,
@@ -99,8 +111,19 @@ def most_at_once(config: RunConfig) -> int:
     return max(1, min(math.floor(has.get(name, 0) / amount) for name, amount in needs(config).items()))
 
 
-def _scheduler(method: Method, base: RunConfig) -> TrialScheduler:
-    epochs = base.optim.epochs
+def _share_of_head(at_once: int) -> float:
+    """How much of the head node a driver has to reserve so that just so many fit.
+
+    A little more than 1 / (at_once + 1), in the parts of 1 / 10000 in which Ray counts: what is left will do for the
+    drivers of other searches.
+    """
+    return (10_000 // (at_once + 1) + 1) / 10_000
+
+
+def _scheduler(method: Method, trial: Trial, space: Space) -> TrialScheduler:
+    epochs = trial.base.optim.epochs
+    if method.scheduler == "pbt":
+        return Population(trial, space, method)
     if method.scheduler == "asha":
         # One more than there are: a trial that reaches the end is to end by itself, and frees its workers.
         return ASHAScheduler(
@@ -112,8 +135,8 @@ def _scheduler(method: Method, base: RunConfig) -> TrialScheduler:
     return FIFOScheduler()
 
 
-def _search_algorithm(method: Method, space: Space, at_once: int) -> SearchAlgorithm | OptunaSearch:
-    if method.search == "tpe":
+def _search_algorithm(method: Method, space: Space, at_once: int | None) -> SearchAlgorithm | OptunaSearch:
+    if method.search == "tpe" and method.scheduler != "pbt":
         grids = [name for name, drawn in space.items() if isinstance(drawn, dict)]
         if grids:
             raise UserError(
@@ -122,7 +145,7 @@ def _search_algorithm(method: Method, space: Space, at_once: int) -> SearchAlgor
             )
         return OptunaSearch(seed=method.seed)
     # Tune applies its own limit to every search but this one.
-    return BasicVariantGenerator(random_state=method.seed, max_concurrent=at_once)
+    return BasicVariantGenerator(random_state=method.seed, max_concurrent=at_once or 0)
 
 
 def _count(space: Space, method: Method) -> int:

@@ -10,7 +10,7 @@ import dataclasses
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray import tune
@@ -20,9 +20,12 @@ from rich.console import Console
 from cast_ray.config import RunConfig
 from cast_ray.configuration import write_configuration
 from cast_ray.training.metrics import score
-from cast_ray.tuning.results import EPOCH, SCORE, VIEWS
+from cast_ray.tuning.results import EPOCH, RUN, SCORE, VIEWS, report_of
 from cast_ray.tuning.space import with_settings
 from cast_ray.watching.rows import Row
+
+if TYPE_CHECKING:
+    from cast_ray.tuning.member import Member
 
 __all__ = ["DATASET", "VARIANT", "Trial", "run_trial", "trial_config"]
 
@@ -43,6 +46,9 @@ class Trial:
     """Name -> settings by dotted name, of which a search over variants tries one after the other."""
     views: bool = False
     """Whether the best checkpoint is evaluated with all test views at the end."""
+    exploit_every: int | None = None
+    """Epochs between two turns of a population, at which its worst members go on from the best ones' checkpoints; None:
+    the trials know nothing of each other."""
 
 
 def trial_config(trial: Trial, values: Mapping[str, Any], name: str) -> RunConfig:
@@ -64,13 +70,24 @@ def run_trial(values: dict[str, Any], trial: Trial) -> None:
 
     _tell_where_the_cluster_is()
     name = tune.get_context().get_trial_id()
-    config = trial_config(trial, values, name)
+    member = None if trial.exploit_every is None else _member(trial, values, name)
+    config = trial_config(trial, values, name) if member is None else member.config
     dataset = open_complete(trial.datasets[values.get(DATASET, next(iter(trial.datasets)))])
     console = Console()
     write_configuration(config, config.folder)
-    trained = train(config, dataset, console, Startup(process_start()), [_ToTune()])
+    trained = train(config, dataset, console, Startup(process_start()), [member or _ToTune(name)])
     if trial.views:
         _report_views(config, dataset, trained, console)
+
+
+def _member(trial: Trial, values: Mapping[str, Any], name: str) -> Member:
+    """The trial as a member of its population, with all that it has done told to Tune."""
+    from cast_ray.tuning.member import Member, read_reference
+
+    checkpoint = tune.get_checkpoint()
+    member = Member(trial, values, name, None if checkpoint is None else read_reference(checkpoint))
+    member.tell_missed()
+    return member
 
 
 def _tell_where_the_cluster_is() -> None:
@@ -100,16 +117,18 @@ def _report_views(config: RunConfig, dataset: Any, trained: Any, console: Consol
     predict(model_of(trained.best).used(config), dataset, VALIDATION, output=place, console=console, replace=True)
     figures = {name: value for name, value in evaluate(read_predictions(place)).summary().items() if "_top" in name}
     validation = fetch_state(trained.last).validation
-    tune.report({EPOCH: config.optim.epochs, SCORE: score(validation), VIEWS: True, **figures})
+    tune.report({EPOCH: config.optim.epochs, SCORE: score(validation), VIEWS: True, RUN: config.name, **figures})
 
 
 class _ToTune:
     """Reports each validation of a run to Tune."""
 
+    def __init__(self, run: str) -> None:
+        self._run = run
+
     def show(self, row: Row) -> None:
         if row["kind"] == "epoch":
-            validation = row["validation"]
-            tune.report({EPOCH: row["epoch"], SCORE: score(validation), "step": row["step"], **validation})
+            tune.report(report_of(row, run=self._run))
 
     def close(self) -> None:
         """Nothing to do."""

@@ -8,7 +8,8 @@ from ray import tune
 from rich.console import Console
 from rich.markup import escape
 
-from cast_ray.tuning.results import EPOCH, SCORE, VIEWS
+from cast_ray.tuning.lineage import trial_of
+from cast_ray.tuning.results import EPOCH, RUN, SCORE, VIEWS
 
 __all__ = ["SearchLog", "values_text"]
 
@@ -29,6 +30,7 @@ class SearchLog(tune.Callback):
         self._epochs = epochs
         self._fields = fields
         self._numbers: dict[str, int] = {}
+        self._told: dict[str, int] = {}
         self._best = float("-inf")
 
     def __getstate__(self) -> dict[str, Any]:
@@ -37,15 +39,15 @@ class SearchLog(tune.Callback):
 
     def get_state(self) -> dict[str, Any]:
         """What a search that is restored goes on with."""
-        return {"numbers": self._numbers, "best": self._best}
+        return {"numbers": self._numbers, "told": self._told, "best": self._best}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        self._numbers, self._best = state["numbers"], state["best"]
+        self._numbers, self._told, self._best = state["numbers"], state["told"], state["best"]
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         known = trial.trial_id in self._numbers
         number = self._number(trial)
-        what = "goes on" if known else "starts"
+        what = (self._takeover(trial) or "goes on") if known else "starts"
         self._print(f"trial {number}/{self._trials} {what}  {values_text(trial.config, self._fields)}")
 
     def on_trial_result(
@@ -61,6 +63,9 @@ class SearchLog(tune.Callback):
                 f"  trial {self._number(trial)}/{self._trials}  all test views of the best checkpoint: {figures}"
             )
             return
+        if result[EPOCH] <= self._told.get(trial.trial_id, 0):
+            return  # a trial that goes on may tell an epoch again
+        self._told[trial.trial_id] = result[EPOCH]
         mark = ""
         if result[SCORE] > self._best:
             self._best, mark = result[SCORE], "  the best so far"
@@ -78,6 +83,14 @@ class SearchLog(tune.Callback):
         error = trial.get_error() if hasattr(trial, "get_error") else None
         reason = (str(error).strip().splitlines() or ["unknown"])[-1]
         self._print(f"  trial {self._number(trial)}/{self._trials}  [red]failed[/]: {escape(reason)}; the others go on")
+
+    def _takeover(self, trial: Any) -> str | None:
+        """In a population: whose checkpoint a trial goes on from, if not its own."""
+        told = trial.latest_checkpoint_result.metrics if trial.latest_checkpoint_result else {}
+        donor = trial_of(told[RUN]) if RUN in told else trial.trial_id
+        if donor == trial.trial_id:
+            return None
+        return f"takes over from trial {self._numbers[donor]} after epoch {told[EPOCH]}"
 
     def _number(self, trial: Any) -> int:
         return self._numbers.setdefault(trial.trial_id, len(self._numbers) + 1)

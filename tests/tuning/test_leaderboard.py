@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from cast_ray.recipes.ek100 import ek100
 from cast_ray.recipes.small import small
 from cast_ray.tuning.leaderboard import leaderboard_page
+from cast_ray.tuning.lineage import Stage
 from cast_ray.tuning.space import with_settings
 
 FIELDS = ("optim.base_lr", "model.options.to_spatial", "augment.rand_augment", "optim.betas")
@@ -83,6 +85,20 @@ def test_the_best_settings_are_there_to_paste(page_text, trials):
     assert f"--optim.base-lr {best.values['optim.base_lr']}" in page_text
     assert "--optim.betas 0.9 0.98" in page_text
     assert "</script><b>" not in page_text
+
+
+def test_a_population_shows_who_went_on_from_whom_and_the_best_schedule(make_result):
+    first = Stage(after=0, trial="a", taken_from=None, values={"optim.base_lr": 0.1})
+    second = Stage(after=1, trial="b", taken_from="a", values={"optim.base_lr": 0.12})
+    heir = make_result("b", second.values, 0.25, 0.75)
+    heir = dataclasses.replace(heir, schedule=(first, second), takeovers=(second,))
+    text = leaderboard_page([make_result("a", first.values, 0.5), heir], ("optim.base_lr",), small(ek100()))
+    assert "epoch 1: --optim.base-lr 0.1\nepoch 2: --optim.base-lr 0.12\n" in text
+    assert re.search(r">1</td><td>b</td><td>a</td>\s*<td>0\.12</td>", text)
+    assert "they are a schedule" in text
+    alone = leaderboard_page([make_result("a", first.values, 0.5)], ("optim.base_lr",), small(ek100()))
+    assert "a schedule" not in alone
+    assert "went on" not in alone
 
 
 def test_a_search_of_two_trials_has_a_page_without_importance(make_result):

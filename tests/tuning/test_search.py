@@ -90,7 +90,33 @@ def test_a_grid_multiplies_the_trials():
     assert search._count(SPACE, Method(trials=4)) == 4
 
 
-@pytest.mark.parametrize("wrong", [{"trials": 0}, {"grace_epochs": 0}, {"keep_one_of": 1}, {"max_concurrent": 0}])
+@pytest.mark.parametrize("at_once", [1, 2, 3, 7, 16, 98])
+def test_just_so_many_drivers_of_a_population_fit_beside_many_of_other_searches(at_once):
+    share = search._share_of_head(at_once)
+    assert round(share, 4) == share
+    assert at_once * share <= 1 - 10 * search.DRIVER[search.HEAD] / at_once
+    assert (at_once + 1) * share > 1
+
+
+def test_all_of_a_population_are_there_from_the_start_and_may_walk_a_grid():
+    method = Method(scheduler="pbt")
+    grid = SPACE | {"optim.clip_grad": tune.grid_search([1.0, 2.0])}
+    assert search._search_algorithm(method, grid, None).max_concurrent == 0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"trials": 0},
+        {"grace_epochs": 0},
+        {"keep_one_of": 1},
+        {"max_concurrent": 0},
+        {"exploit_every": 0},
+        {"exploit_share": 0.0},
+        {"exploit_share": 0.6},
+        {"resample": 1.5},
+    ],
+)
 def test_an_impossible_method_is_refused(wrong):
     with pytest.raises(UserError, match=f"method.{next(iter(wrong)).replace('_', '-')} is "):
         Method(**wrong)

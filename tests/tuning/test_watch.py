@@ -22,12 +22,13 @@ def log(written):
     return SearchLog(Console(file=written, width=200), trials=4, epochs=3, fields=("optim.base_lr", "seed"))
 
 
-def trial(name, epoch=0, error="no disk\nOSError: [full]"):
+def trial(name, epoch=0, error="no disk\nOSError: [full]", checkpoint=None):
     return SimpleNamespace(
         trial_id=name,
         config={"optim.base_lr": 0.00123, "seed": 5},
         last_result={"epoch": epoch},
         get_error=lambda: error,
+        latest_checkpoint_result=checkpoint,
     )
 
 
@@ -69,6 +70,25 @@ def test_a_restored_search_knows_its_trials_and_the_best_score(log, written):
         "  trial 2/4  epoch   2 of 3  score 40.00%",
         "trial 3/4 starts",
     ]
+
+
+def test_a_trial_that_goes_on_from_another_ones_checkpoint_says_from_whose(log, written):
+    for name in ("a", "b"):
+        log.on_trial_start(0, [], trial(name))
+    for run in ("a-e002-1f", "b"):
+        kept = SimpleNamespace(metrics={"run": run, "epoch": 2})
+        log.on_trial_start(0, [], trial("b", checkpoint=kept))
+    assert [line.split("  ")[0] for line in written.getvalue().splitlines()[2:]] == [
+        "trial 2/4 takes over from trial 1 after epoch 2",
+        "trial 2/4 goes on",
+    ]
+
+
+def test_an_epoch_that_is_told_again_is_no_line_again_but_that_with_all_views_is(log, written):
+    log.on_trial_start(0, [], trial("a"))
+    for report in ({"epoch": 2}, {"epoch": 2}, {"epoch": 1}, {"epoch": 3}, {"epoch": 3, "views": True}):
+        log.on_trial_result(0, [], trial("a"), report | {"score": 0.5})
+    assert [line.split()[3] for line in written.getvalue().splitlines()[1:]] == ["2", "3", "test"]
 
 
 def test_tune_can_pickle_it(log):
