@@ -171,7 +171,7 @@ def test_the_table_has_the_accuracy():
         (["--model", "cast_tiny", "--shards", "x"], "--shards measures the accuracy of a --checkpoint"),
         (["--model", "cast_tiny", "--batch", "0"], "--batch is 0"),
         (["--model", "cast_huge"], "cast_huge"),
-        (["--checkpoint", "nowhere"], "nowhere' is neither a checkpoint"),
+        (["--checkpoint", "nowhere"], "there is no checkpoint at .*nowhere"),
     ],
 )
 def test_mistakes_are_told_before_anything_runs(pretended, arguments, message):
