@@ -71,7 +71,8 @@ def test_a_run_is_exported_with_its_name_its_workers_and_its_validation(exported
         match = re.match(r"ray_cast_ray_(\w+)\{(.*)\} (\S+)$", line)
         if match:
             labels = dict(re.findall(r'(\w+)="([^"]*)"', match[2]))
-            assert labels["run"] == "a run"
+            if labels["run"] != "a run":  # a node goes on exporting the runs before, for a while
+                continue
             tags = tuple(labels[name] for name in ("worker", "metric") if name in labels)
             found[match[1].removesuffix("_total"), *tags] = float(match[3])
     assert found == {
