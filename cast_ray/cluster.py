@@ -92,9 +92,13 @@ def raise_user_error(error: BaseException) -> None:
 def needs(config: RunConfig) -> dict[str, float]:
     """Cores and GPUs without which a run cannot go on, by Ray's names: its workers, and one decoder."""
     scale = config.scale
-    workers = scale.min_workers or max(scale.num_workers, config.predictors)
+    workers = _least_workers(config)
     cores = {"CPU": workers * scale.cpus_per_worker + config.data.cpus_per_decode}
     return cores | ({"GPU": float(workers)} if scale.use_gpu else {})
+
+
+def _least_workers(config: RunConfig) -> int:
+    return config.scale.min_workers or max(config.scale.num_workers, config.predictors)
 
 
 def _can_never_be(bundles: list[dict[str, float]]) -> bool:
@@ -152,9 +156,7 @@ def check_room(config: RunConfig, *, may_grow: bool, console: Console) -> None:
             f"the run needs {text} on this machine; lower --scale.num-workers or --scale.cpus-per-worker, use --small "
             "to try it on a few CPU cores, or submit it to a cluster with `ray job submit`"
         )
-    worker = {"CPU": scale.cpus_per_worker} | ({"GPU": 1.0} if scale.use_gpu else {})
-    workers = scale.min_workers or max(scale.num_workers, config.predictors)
-    if _can_never_be([worker] * workers):
+    if _can_never_be([scale.resources_per_worker] * _least_workers(config)):
         raise UserError(
             f"the run needs {text}, more than the cluster can ever have, says its autoscaler; lower "
             "--scale.num-workers or --scale.cpus-per-worker, or raise max_workers of its node types"

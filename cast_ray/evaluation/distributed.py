@@ -23,7 +23,7 @@ from ray.actor import ActorHandle
 from ray.data import ActorPoolStrategy
 from rich.console import Console
 
-from cast_ray.cluster import get, on_this_node
+from cast_ray.cluster import call_task, get, on_this_node
 from cast_ray.data.pipeline import check_unreadable
 from cast_ray.data.progress import ClipProgress
 from cast_ray.errors import UserError
@@ -122,7 +122,7 @@ def check_replicas(model: TrainedModel, *, may_grow: bool, console: Console) -> 
         UserError: it does not fit and the cluster cannot grow, or the cluster does not find the frozen weights.
     """
     config = model.config
-    get(ray.remote(num_cpus=0)(check_weights).remote(config))
+    call_task(check_weights, config)
     replicas, scale = config.predictors, config.scale
     needs = {"CPU": config.data.cpus_per_decode + (0 if scale.use_gpu else replicas * scale.cpus_per_worker)}
     if scale.use_gpu:

@@ -48,6 +48,11 @@ class ScaleConfig:
     """Seconds without a sign of life after which a worker counts as hanging, and all workers start anew from the latest
     checkpoint. Until the first update is done, three times as long."""
 
+    @property
+    def resources_per_worker(self) -> dict[str, float]:
+        """What Ray sets aside for one training worker, by Ray's names."""
+        return {"CPU": self.cpus_per_worker} | ({"GPU": 1.0} if self.use_gpu else {})
+
     def __post_init__(self) -> None:
         require_positive("scale.num-workers", self.num_workers)
         require(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cast_ray.labels import ACTION, NOUN, VERB
 
-__all__ = ["ValidationCounts", "score"]
+__all__ = ["ValidationCounts", "score", "top1_by_field"]
 
 
 class ValidationCounts:
@@ -43,9 +43,14 @@ class ValidationCounts:
         return {"clips": clips, "loss": loss / max(clips, 1), **accuracies}
 
 
+def top1_by_field(figures: Mapping[str, float]) -> dict[str, float]:
+    """The top-1 accuracies among figures of a validation or an evaluation, by label field."""
+    return {name.removesuffix("_top1"): value for name, value in figures.items() if name.endswith("_top1")}
+
+
 def score(validation: Mapping[str, float]) -> float:
     """The figure by which the best checkpoint is chosen: action top-1 for verb + noun, else the fields' mean top-1."""
-    top1 = {name.removesuffix("_top1"): value for name, value in validation.items() if name.endswith("_top1")}
+    top1 = top1_by_field(validation)
     if set(top1) == {VERB, NOUN, ACTION}:
         return top1[ACTION]
     return statistics.mean(value for field, value in top1.items() if field != ACTION)

@@ -226,7 +226,6 @@ def _trainer(config: RunConfig, dataset: ShardedDataset, job: WorkerJob, folder:
     # The environment of the driver reaches the controller, which waits for the workers.
     attempt_s, attempts = _start_attempts(scale)
     os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(attempt_s)
-    resources = {"CPU": scale.cpus_per_worker, **({"GPU": 1.0} if scale.use_gpu else {})}
     return TorchTrainer(
         train_worker,
         train_loop_config={"job": job},
@@ -238,7 +237,7 @@ def _trainer(config: RunConfig, dataset: ShardedDataset, job: WorkerJob, folder:
             num_workers=scale.num_workers if scale.min_workers is None else (scale.min_workers, scale.num_workers),
             elastic_resize_monitor_interval_s=scale.resize_every_s,
             use_gpu=scale.use_gpu,
-            resources_per_worker=resources,
+            resources_per_worker=scale.resources_per_worker,
         ),
         datasets=_datasets(config, dataset, job, folder),
         dataset_config=_DividedData(

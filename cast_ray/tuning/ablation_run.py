@@ -79,5 +79,7 @@ def run_ablation(
         write_pictures({f"table-{table}": ablation_chart(table, found)}, Path(local))
         pafs.copy_files(local, target, destination_filesystem=storage)
     console.print(Markdown(markdown))
-    console.print(f"table: {folder}/table.md\npictures: {folder}/table-{table}.png, .svg", soft_wrap=True)
+    console.print(
+        f"table: {joined(folder, 'table.md')}\npictures: {joined(folder, f'table-{table}.png')}, .svg", soft_wrap=True
+    )
     return folder

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cast_ray.evaluation.metrics import harmonic_mean
-from cast_ray.tuning.results import SCORE, VIEWS, TrialResult
+from cast_ray.training.metrics import top1_by_field
+from cast_ray.tuning.results import VIEWS, TrialResult
 
 __all__ = ["Mean", "figures_of", "harmonic", "mean_of", "means"]
 
@@ -34,8 +35,8 @@ def figures_of(result: TrialResult) -> dict[str, float]:
     if not result.reports:
         return {}
     viewed = [report for report in result.reports if report.get(VIEWS)]
-    chosen = viewed[-1] if viewed else max(result.reports, key=lambda report: report[SCORE])
-    return {name.removesuffix("_top1"): float(value) for name, value in chosen.items() if name.endswith("_top1")}
+    chosen = viewed[-1] if viewed else result.best_report
+    return {field: float(value) for field, value in top1_by_field(chosen).items()}
 
 
 def mean_of(values: Sequence[float]) -> Mean:

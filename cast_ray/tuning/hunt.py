@@ -8,7 +8,6 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -24,7 +23,7 @@ from cast_ray.runs import complete
 from cast_ray.training.build import check_network
 from cast_ray.tuning.lineage import schedule_rows, takeover_rows, with_lineage
 from cast_ray.tuning.method import Method
-from cast_ray.tuning.results import EPOCH, TrialResult, ranked
+from cast_ray.tuning.results import TrialResult, ranked
 from cast_ray.tuning.search import run_search
 from cast_ray.tuning.space import Space
 from cast_ray.tuning.trial import Trial, trial_config
@@ -128,8 +127,7 @@ def _show(results: Sequence[TrialResult], fields: tuple[str, ...], console: Cons
     table = Table("", "trial", "score", "epochs", "settings")
     for place, result in enumerate(ranked(results)[:10], 1):
         score = "failed" if result.best is None else f"{result.best:.2%}"
-        epochs = result.reports[-1][EPOCH] if result.reports else 0
-        table.add_row(str(place), result.name, score, str(epochs), values_text(dict(result.values), fields))
+        table.add_row(str(place), result.name, score, str(result.epochs), values_text(dict(result.values), fields))
     console.print(table)
     for result in results:
         if result.error is not None:
@@ -153,6 +151,6 @@ def _csv(results: Sequence[TrialResult], fields: tuple[str, ...]) -> str:
     writer = csv.writer(text)
     writer.writerow(["trial", "score", "epochs", "error", *fields])
     for result in ranked(results):
-        epochs: Any = result.reports[-1][EPOCH] if result.reports else 0
-        writer.writerow([result.name, result.best, epochs, result.error, *(result.values.get(name) for name in fields)])
+        settings = (result.values.get(name) for name in fields)
+        writer.writerow([result.name, result.best, result.epochs, result.error, *settings])
     return text.getvalue()

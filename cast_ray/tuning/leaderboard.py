@@ -19,7 +19,7 @@ from cast_ray.report.charts import BarChart, Bars, Line, LineChart
 from cast_ray.report.interactive import TEMPLATES, figure, plain_text
 from cast_ray.tuning.importance import importance
 from cast_ray.tuning.lineage import schedule_rows, takeover_rows
-from cast_ray.tuning.results import EPOCH, SCORE, VIEWS, TrialResult, ranked
+from cast_ray.tuning.results import EPOCH, SCORE, TrialResult, ranked
 
 __all__ = ["leaderboard_page"]
 
@@ -69,7 +69,7 @@ def _row(trial: TrialResult, fields: tuple[str, ...]) -> dict[str, Any]:
     return {
         "name": trial.name,
         "score": trial.best,
-        "epochs": trial.reports[-1][EPOCH] if trial.reports else 0,
+        "epochs": trial.epochs,
         "values": [_short(trial.values.get(name)) for name in fields],
         "error": trial.error,
     }
@@ -88,7 +88,7 @@ def _curves(trials: Sequence[TrialResult]) -> LineChart:
     lines = [
         Line(
             name=f"{place}. {trial.name}",
-            points=[(report[EPOCH], report[SCORE]) for report in trial.reports if not report.get(VIEWS)],
+            points=[(report[EPOCH], report[SCORE]) for report in trial.validations],
             colour=place - 1,
             style="solid" if place <= 5 else "faint",
             listed=place <= 5,

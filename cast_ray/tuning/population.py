@@ -23,7 +23,7 @@ from cast_ray.training.takeover import MAY_CHANGE
 from cast_ray.tuning.member import Reference, read_reference, taken_over
 from cast_ray.tuning.method import Method
 from cast_ray.tuning.results import EPOCH
-from cast_ray.tuning.space import Space
+from cast_ray.tuning.space import Space, count_trials
 from cast_ray.tuning.trial import Trial
 
 __all__ = ["Population", "check_population"]
@@ -63,10 +63,7 @@ def check_population(space: Space, method: Method, base: RunConfig) -> None:
         f"method.exploit-every {every} is no multiple of validate-every {base.validate_every}, without whose scores "
         "there is no turn; change one of them",
     )
-    trials = method.trials
-    for drawn in space.values():
-        trials *= len(drawn["grid_search"]) if isinstance(drawn, dict) else 1
-    require(trials > 1, "one trial is no population; raise --method.trials")
+    require(count_trials(space, method.trials) > 1, "one trial is no population; raise --method.trials")
 
 
 class Population(PopulationBasedTraining):

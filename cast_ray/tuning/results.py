@@ -36,17 +36,24 @@ class TrialResult:
     """In a population, each time that the trial went on from another one's checkpoint."""
 
     @property
+    def validations(self) -> tuple[Mapping[str, Any], ...]:
+        """Its reports without that of all test views, which a trial that was ended early does not have."""
+        return tuple(report for report in self.reports if not report.get(VIEWS))
+
+    @property
+    def epochs(self) -> int:
+        """Epochs done when it last reported; 0 if it never has."""
+        return self.reports[-1][EPOCH] if self.reports else 0
+
+    @property
     def best_report(self) -> Mapping[str, Any]:
         """That of the best score in a validation; there is at least one."""
-        return max((report for report in self.reports if not report.get(VIEWS)), key=lambda report: report[SCORE])
+        return max(self.validations, key=lambda report: report[SCORE])
 
     @property
     def best(self) -> float | None:
-        """Its best score in a validation; None if it has none.
-
-        Not that with all test views, which a trial that was ended early does not have.
-        """
-        return max((report[SCORE] for report in self.reports if not report.get(VIEWS)), default=None)
+        """Its best score in a validation; None if it has none."""
+        return self.best_report[SCORE] if self.validations else None
 
 
 def ranked(results: Sequence[TrialResult]) -> list[TrialResult]:

@@ -30,7 +30,7 @@ from cast_ray.errors import UserError
 from cast_ray.tuning.method import Method
 from cast_ray.tuning.population import Population
 from cast_ray.tuning.results import EPOCH, SCORE, TrialResult, result_of
-from cast_ray.tuning.space import Space
+from cast_ray.tuning.space import Space, count_trials
 from cast_ray.tuning.trial import Trial, run_trial
 from cast_ray.tuning.watch import SearchLog
 
@@ -70,7 +70,9 @@ def run_search(trial: Trial, space: Space, method: Method, *, folder: str, conso
         random.seed(method.seed)  # its scheduler draws from these two
         np.random.seed(method.seed)
     trainable = tune.with_resources(tune.with_parameters(run_trial, trial=trial), resources)
-    log = SearchLog(console, trials=_count(space, method), epochs=trial.base.optim.epochs, fields=tuple(space))
+    log = SearchLog(
+        console, trials=count_trials(space, method.trials), epochs=trial.base.optim.epochs, fields=tuple(space)
+    )
     place = joined(folder, TRIALS)
     if started and tune.Tuner.can_restore(place):
         console.print(f"search: {folder} goes on where it was interrupted")
@@ -146,12 +148,6 @@ def _search_algorithm(method: Method, space: Space, at_once: int | None) -> Sear
         return OptunaSearch(seed=method.seed)
     # Tune applies its own limit to every search but this one.
     return BasicVariantGenerator(random_state=method.seed, max_concurrent=at_once or 0)
-
-
-def _count(space: Space, method: Method) -> int:
-    """Trials of the whole search: a grid in the space multiplies them."""
-    grids = [len(drawn["grid_search"]) for drawn in space.values() if isinstance(drawn, dict)]
-    return method.trials * math.prod(grids)
 
 
 def _description(trial: Trial, space: Space, method: Method) -> dict[str, Any]:

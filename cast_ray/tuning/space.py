@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import math
 import runpy
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,7 +29,7 @@ from cast_ray.config import RunConfig
 from cast_ray.errors import UserError
 from cast_ray.recipes.other_model import with_model
 
-__all__ = ["SPACES", "Space", "check_space", "read_space", "with_settings"]
+__all__ = ["SPACES", "Space", "check_space", "count_trials", "read_space", "with_settings"]
 
 Space: TypeAlias = Mapping[str, Any]
 """Dotted name of a setting -> what to draw its values from, or one value for all trials."""
@@ -90,6 +91,11 @@ def check_space(space: Space, base: RunConfig) -> None:
                 with_settings(base, {name: value}).check_experts()
             except UserError as error:
                 raise UserError(f"the search space has {name} = {value!r}: {error}") from error
+
+
+def count_trials(space: Space, each: int) -> int:
+    """Trials of a search that takes every point of the space's grids so many times."""
+    return each * math.prod(len(drawn["grid_search"]) for drawn in space.values() if isinstance(drawn, dict))
 
 
 def with_settings(base: RunConfig, values: Mapping[str, Any]) -> RunConfig:

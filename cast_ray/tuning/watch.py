@@ -8,6 +8,7 @@ from ray import tune
 from rich.console import Console
 from rich.markup import escape
 
+from cast_ray.training.metrics import top1_by_field
 from cast_ray.tuning.lineage import trial_of
 from cast_ray.tuning.results import EPOCH, RUN, SCORE, VIEWS
 
@@ -56,9 +57,7 @@ class SearchLog(tune.Callback):
         if EPOCH not in result:
             return
         if result.get(VIEWS):
-            figures = ", ".join(
-                f"{name.removesuffix('_top1')} {value:.2%}" for name, value in result.items() if name.endswith("_top1")
-            )
+            figures = ", ".join(f"{field} {value:.2%}" for field, value in top1_by_field(result).items())
             self._print(
                 f"  trial {self._number(trial)}/{self._trials}  all test views of the best checkpoint: {figures}"
             )

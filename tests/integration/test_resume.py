@@ -34,8 +34,8 @@ def test_a_run_that_was_killed_and_stopped_ends_as_the_undisturbed_one_bit_for_b
     shutil.copy(Path(__file__).parents[1] / "clips" / "corrupted.mp4", clips.videos / "5.mp4")
     flags = ["--data", str(clips.videos), "--annotations", str(clips.annotations), "--data.max-unreadable", "0.05"]
     flags += ["--batch.global-batch", "8", "--batch.micro-batch", "2", "--optim.epochs", str(EPOCHS)]
-    flags += ["--optim.on-bad-loss", "skip", "--checkpoint-every", "2", "--log-every", "1"]
     # Every step has its row: a stop between two of them adds one, with the mean of fewer steps.
+    flags += ["--optim.on-bad-loss", "skip", "--checkpoint-every", "2", "--log-every", "1"]
     flags += ["--test.temporal-views", "1", "--test.spatial-crops", "1"]
     faults.begin("nan", "0 2")
     undisturbed = start_job(flags, tmp_path / "undisturbed", **faults.environment)

@@ -12,6 +12,7 @@ from cast_ray.recipes.ek100 import ek100
 from cast_ray.recipes.small import small
 from cast_ray.tuning import search
 from cast_ray.tuning.method import Method
+from cast_ray.tuning.space import count_trials
 from cast_ray.tuning.trial import Trial
 
 SPACE = {"optim.base_lr": tune.loguniform(1e-3, 1e-2), "model.drop_path": tune.choice([0.0, 0.1])}
@@ -86,8 +87,8 @@ def test_a_grid_needs_a_search_that_can_walk_it():
 
 def test_a_grid_multiplies_the_trials():
     space = SPACE | {"seed": tune.grid_search([1, 2, 3]), "optim.epochs": tune.grid_search([4, 5])}
-    assert search._count(space, Method(trials=4)) == 24
-    assert search._count(SPACE, Method(trials=4)) == 4
+    assert count_trials(space, 4) == 24
+    assert count_trials(SPACE, 4) == 4
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 3, 7, 16, 98])
