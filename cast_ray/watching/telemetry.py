@@ -43,24 +43,30 @@ class Telemetry:
             name: Gauge(f"cast_ray_worker_{name}", text, tag_keys=("run", "worker")) for name, text in OF_WORKER.items()
         }
         self._validation = Gauge("cast_ray_validation", "Result of the last validation", tag_keys=("run", "metric"))
-        self._workers = 0
         self._failures = Counter("cast_ray_failures", "Times that workers were lost", tag_keys=("run",))
+        self._now: dict[str, list[tuple[Gauge, float, dict[str, str]]]] = {}
 
     def show(self, row: Row) -> None:
-        """Export what a row says."""
+        """Export what a row says, instead of what the one of its kind before has said."""
         if row["kind"] == "step":
-            for name, gauge in self._step.items():
-                if row[name] is not None:
-                    gauge.set(row[name], self._run)
-            for name, gauge in self._worker.items():
-                values = row["workers"][name]
-                # With fewer workers than before: no gauge can be taken back.
-                gone = [0.0] * (self._workers - len(values))
-                for rank, value in enumerate([*values, *gone]):
-                    gauge.set(value, self._run | {"worker": str(rank)})
-            self._workers = max(self._workers, len(row["workers"]["memory"]))
+            self._now["step"] = [
+                (gauge, row[name], self._run) for name, gauge in self._step.items() if row[name] is not None
+            ]
+            self._now["step"] += [
+                (gauge, value, self._run | {"worker": str(rank)})
+                for name, gauge in self._worker.items()
+                for rank, value in enumerate(row["workers"][name])
+            ]
         elif row["kind"] == "epoch":
-            for name, value in row["validation"].items():
-                self._validation.set(value, self._run | {"metric": name})
+            self._now["epoch"] = [
+                (self._validation, value, self._run | {"metric": name}) for name, value in row["validation"].items()
+            ]
         elif row["kind"] == "failure":
             self._failures.inc(1, self._run)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Set all gauges again: Ray exports one for 20 s after it was set, and no longer."""
+        for gauges in self._now.values():
+            for gauge, value, tags in gauges:
+                gauge.set(value, tags)
