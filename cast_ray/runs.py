@@ -25,7 +25,7 @@ from cast_ray.data.decode import check_decoder
 from cast_ray.data.manifest import TRAIN, VALIDATION, Manifest
 from cast_ray.data.prepare import prepare_run
 from cast_ray.data.shards import ShardedDataset, open_complete
-from cast_ray.data.storage import check_writable, filesystem, joined
+from cast_ray.data.storage import absolute, check_writable, filesystem, joined
 from cast_ray.labels import LabelMap
 from cast_ray.watching.startup import Startup, process_start
 from cast_ray.watching.watchers import check_tracking
@@ -129,11 +129,10 @@ def _check_network(config: RunConfig, label_map: LabelMap) -> list[str]:
 
 def complete(config: RunConfig) -> RunConfig:
     """The configuration with a name, and with paths that do not depend on the working folder: workers have another."""
-    storage = config.storage if "://" in config.storage else str(Path(config.storage).expanduser().absolute())
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     return dataclasses.replace(
         config,
-        storage=storage,
+        storage=absolute(config.storage),
         weights=absolute_paths(config.weights),
         name=config.name or f"{config.model.name}-{stamp}",
     )

@@ -58,10 +58,9 @@ def main() -> None:
     from cast_ray.data.manifest import VALIDATION
     from cast_ray.data.prepare import prepare_run
     from cast_ray.data.shards import open_complete
-    from cast_ray.data.storage import joined
+    from cast_ray.data.storage import absolute, joined
     from cast_ray.evaluation.distributed import check_replicas
     from cast_ray.evaluation.metrics import evaluate
-    from cast_ray.evaluation.part_files import absolute
     from cast_ray.evaluation.predict import evaluation_name, predict, training_data_remark
     from cast_ray.evaluation.predictions import read_predictions
     from cast_ray.evaluation.trained import model_at

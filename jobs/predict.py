@@ -58,10 +58,11 @@ def main() -> None:
 
     from cast_ray.cluster import connect
     from cast_ray.data.shards import open_complete
+    from cast_ray.data.storage import absolute
     from cast_ray.evaluation.batch import batch_of_files, batch_of_shards, predict_batch
     from cast_ray.evaluation.distributed import check_replicas
     from cast_ray.evaluation.kept_listing import kept_listing
-    from cast_ray.evaluation.part_files import UNREADABLE, absolute
+    from cast_ray.evaluation.part_files import UNREADABLE
     from cast_ray.evaluation.trained import model_at
 
     model, output = job.applied(model_at(job.checkpoint, job.weights)), absolute(job.output)

@@ -15,7 +15,6 @@ docs/datasets.md, formats in docs/preparation.md.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
@@ -68,13 +67,14 @@ def main() -> None:
     for remark in (count_remark(job.layout, manifest, split=job.split), *split_remarks(manifest)):
         if remark is not None:
             say(console, "note", remark)
-    output = job.output if "://" in job.output else str(Path(job.output).expanduser().absolute())
 
     # Imported late, so that --help, a wrong flag and a missing folder answer at once.
     from cast_ray.cluster import connect
     from cast_ray.data.outcome import show_outcome
     from cast_ray.data.prepare import check_cores, prepare
+    from cast_ray.data.storage import absolute
 
+    output = absolute(job.output)
     check_cores(job.cpus_per_task, may_grow=not connect(worker_logs=job.worker_logs), console=console)
     say(console, "data", f"{len(manifest.clips):,} clips, to {output}")
     done = prepare(

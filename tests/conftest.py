@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 from hypothesis import settings
+from ports import free_ports
+from programs import installed
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -47,20 +48,12 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-@pytest.fixture(scope="session")
-def chromium() -> str:
-    """Path of Chromium. Without it tests are skipped on somebody's machine, and fail where CI is set."""
-    program = shutil.which("chromium") or shutil.which("google-chrome")
-    if program is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("Chromium is not installed")
-    return program
-
-
 @pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Browser]:
+def browser() -> Iterator[Browser]:
     """Chromium for pages of this machine; its event loop ends with the module, as asyncio allows one at a time."""
     from playwright.sync_api import sync_playwright
 
+    chromium = installed("chromium", "google-chrome")
     quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu", *quiet])
@@ -133,6 +126,34 @@ def s3_bucket(s3_server: S3Server) -> str:
     name = f"bucket-{uuid.uuid4().hex}"
     pafs.FileSystem.from_uri(f"s3://{name}?allow_bucket_creation=true")[0].create_dir(name)
     return f"s3://{name}"
+
+
+GCS_SERVER = """
+import http.server, sys
+http.server.HTTPServer = http.server.ThreadingHTTPServer  # it answers one connection at a time otherwise
+from gcp_storage_emulator.server import create_server
+server = create_server("127.0.0.1", int(sys.argv[1]), in_memory=True, default_bucket=sys.argv[2])
+server.start()
+print("ready", flush=True)
+sys.stdin.read()
+server.stop()
+"""
+
+
+@pytest.fixture
+def gcs_bucket() -> Iterator[str]:
+    """The URI of a new bucket of a server that speaks Google's protocol; names go before its `?`.
+
+    The server is a process of its own, because Arrow may hold this one's lock while it waits for an answer.
+    """
+    (port,), name = free_ports(1), f"bucket-{uuid.uuid4().hex}"
+    command = [sys.executable, "-c", GCS_SERVER, str(port), name]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == b"ready\n"
+        yield f"gs://anonymous@{name}?scheme=http&endpoint_override=127.0.0.1:{port}"
+        assert server.stdin is not None
+        server.stdin.close()
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,7 @@ from cast_ray.errors import UserError
 
 __all__ = [
     "PARTIAL",
+    "absolute",
     "check_writable",
     "file_sizes",
     "filesystem",
@@ -68,6 +69,11 @@ def filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
     return _with_timeouts(storage) if isinstance(storage, pafs.S3FileSystem) else storage, path
 
 
+def absolute(place: str | Path) -> str:
+    """The path or URI without what depends on this process and its user."""
+    return str(place) if "://" in str(place) else str(Path(place).expanduser().absolute())
+
+
 def is_local(uri: str) -> bool:
     """Whether files below `uri` lie in a file system that is mounted on this machine."""
     return "://" not in uri or uri.startswith("file://")
@@ -99,7 +105,7 @@ def check_writable(uri: str) -> None:
         with storage.open_output_stream(probe) as sink:
             sink.write(b"probe")
         storage.delete_file(probe)
-    except OSError as error:
+    except (OSError, pa.ArrowException) as error:  # the latter from GCS
         raise UserError(
             f"cannot write to storage '{uri}': {error}; give a folder or URI that you may write to"
         ) from error

@@ -8,10 +8,9 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from cast_ray.data.storage import filesystem, joined, retried, written_whole
+from cast_ray.data.storage import absolute, filesystem, joined, retried, written_whole
 from cast_ray.errors import UserError
 from cast_ray.evaluation.listing import TABLES, Listing, list_clips
-from cast_ray.evaluation.part_files import absolute
 from cast_ray.evaluation.prediction_files import HIDDEN
 
 __all__ = ["KEPT", "kept_listing"]

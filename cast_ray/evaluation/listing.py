@@ -23,9 +23,8 @@ import pyarrow.parquet as pq
 
 from cast_ray.data.catalog.videos import VIDEO_SUFFIXES
 from cast_ray.data.manifest import escaped
-from cast_ray.data.storage import filesystem, joined, retried
+from cast_ray.data.storage import absolute, filesystem, joined, retried
 from cast_ray.errors import UserError
-from cast_ray.evaluation.part_files import absolute
 
 __all__ = ["TABLES", "Listing", "list_clips", "matches"]
 

@@ -16,7 +16,6 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -27,15 +26,10 @@ from cast_ray.data.storage import PARTIAL, check_writable, filesystem, joined, r
 from cast_ray.errors import UserError
 from cast_ray.evaluation.prediction_files import FILE_NAME, HIDDEN, MARK, read_mark
 
-__all__ = ["UNREADABLE", "absolute", "check_parts", "open_folder", "read_unreadable", "remove_partial", "write_part"]
+__all__ = ["UNREADABLE", "check_parts", "open_folder", "read_unreadable", "remove_partial", "write_part"]
 
 UNREADABLE = "_unreadable"
 """Folder of the tables of clips without a prediction."""
-
-
-def absolute(place: str) -> str:
-    """The path or URI without what depends on this process."""
-    return place if "://" in place else str(Path(place).expanduser().absolute())
 
 
 def open_folder(folder: str, mark: Mapping[str, Any], *, replace: bool = False) -> frozenset[str]:

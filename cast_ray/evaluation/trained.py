@@ -12,9 +12,8 @@ import pyarrow.fs as pafs
 import torch
 
 from cast_ray.config import DataConfig, RunConfig, ScaleConfig, TestConfig, WeightsConfig
-from cast_ray.data.storage import filesystem, retried
+from cast_ray.data.storage import absolute, filesystem, retried
 from cast_ray.data.views import TestViews, frame_sampling
-from cast_ray.evaluation.part_files import absolute
 from cast_ray.export.fetch import find_checkpoint, local_weights
 from cast_ray.export.file import SUFFIX
 from cast_ray.export.load import exported_contents, load_exported

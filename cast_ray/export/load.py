@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow.fs as pafs
 import torch
 
-from cast_ray.data.storage import filesystem, retried
+from cast_ray.data.storage import absolute, filesystem, retried
 from cast_ray.errors import UserError
 from cast_ray.export.contents import Contents, check_inputs
 from cast_ray.export.fetch import local_files
@@ -52,7 +52,7 @@ def load_exported(path: str | Path) -> Exported:
         UserError: there is no such file, it is no exported one, it is damaged, or of another version.
     """
     contents = exported_contents(path)
-    storage, place = _opened(path)
+    storage, place = filesystem(absolute(path))
     folder, _, name = place.rpartition("/")
     with local_files(storage, folder, (name,)) as local:
         tensors = read_tensors(local / name, contents)
@@ -65,7 +65,7 @@ def load_exported(path: str | Path) -> Exported:
 
 def exported_contents(path: str | Path) -> Contents:
     """What an exported file says of itself, without its tensors; errors as of `load_exported`."""
-    storage, place = _opened(path)
+    storage, place = filesystem(absolute(path))
     is_file = retried(lambda: storage.get_file_info(place), what=str(path)).type == pafs.FileType.File
     contents = contents_at(storage, place) if is_file and place.endswith(SUFFIX) else None
     if contents is None:
@@ -73,7 +73,3 @@ def exported_contents(path: str | Path) -> Contents:
         raise UserError(f"'{path}' {what}; give a .safetensors file that `cast-ray export` has written")
     check_inputs(contents, where=str(path))
     return contents
-
-
-def _opened(path: str | Path) -> tuple[pafs.FileSystem, str]:
-    return filesystem(str(path) if "://" in str(path) else str(Path(path).expanduser()))

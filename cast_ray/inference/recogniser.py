@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from cast_ray.data.loader import Content, wanted_by
-from cast_ray.data.storage import is_local
+from cast_ray.data.storage import absolute, is_local
 from cast_ray.data.views import TestViews
 from cast_ray.errors import UserError
 from cast_ray.evaluation.device import Device, chosen_device
@@ -137,7 +137,7 @@ class Recogniser:
                 return dataclasses.replace(
                     self.predict(file.name, start_s=start_s, stop_s=stop_s), clip=f"{len(clip):,} bytes"
                 )
-        uri = _local_path(clip)
+        uri = absolute(clip)
         if is_local(uri) and "://" not in uri and not os.path.isfile(uri):
             what = "is a folder" if os.path.isdir(uri) else "does not exist"
             raise UserError(f"'{clip}' {what}; give the path or URI of a video file")
@@ -194,7 +194,3 @@ def check_views(views: tuple[int, int]) -> None:
     temporal, crops = views
     if temporal < 1 or crops not in (1, 3):
         raise UserError(f"views are {temporal} x {crops}; give 1 or more along time, and 1 or 3 crops")
-
-
-def _local_path(place: str | Path) -> str:
-    return str(place) if "://" in str(place) else str(Path(place).expanduser())

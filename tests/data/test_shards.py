@@ -28,6 +28,7 @@ from cast_ray.data.shards import (
     write_index,
     write_shard,
 )
+from cast_ray.data.storage import joined
 from cast_ray.errors import UserError
 from cast_ray.labels import NOUN, VERB, LabelMap
 
@@ -106,10 +107,11 @@ def check_content(dataset: ShardedDataset, manifest: Manifest) -> None:
             assert found == media(clip)
 
 
-@pytest.mark.parametrize("kind", ["path", "uri", "s3"])
-def test_a_prepared_dataset_gives_back_every_clip_with_its_media(tmp_path, manifest, kind, s3_bucket):
+@pytest.mark.parametrize("kind", ["path", "uri", "s3", "gs"])
+def test_a_prepared_dataset_gives_back_every_clip_with_its_media(tmp_path, manifest, kind, s3_bucket, gcs_bucket):
     folder = tmp_path / "data"
-    root = {"path": str(folder), "uri": folder.as_uri(), "s3": f"{s3_bucket}/some/data"}[kind]
+    remote = {"s3": joined(s3_bucket, "some", "data"), "gs": joined(gcs_bucket, "some", "data")}
+    root = ({"path": str(folder), "uri": folder.as_uri()} | remote)[kind]
     assert open_dataset(root) is None
     written = write(root, manifest)
     opened = open_dataset(root)

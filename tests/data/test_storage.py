@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import socket
 import threading
 import time
@@ -112,7 +113,7 @@ def test_a_gcs_server_that_stays_away_is_reported_in_time(monkeypatch):
     assert time.monotonic() - started < 20
 
 
-def test_what_waiting_cannot_mend_is_reported_at_once(s3_bucket, tmp_path):
+def test_what_waiting_cannot_mend_is_reported_at_once(s3_bucket, gcs_bucket, tmp_path):
     calls = []
 
     def work() -> None:
@@ -122,8 +123,10 @@ def test_what_waiting_cannot_mend_is_reported_at_once(s3_bucket, tmp_path):
     with pytest.raises(UserError, match="no access to the clip: AWS Error ACCESS_DENIED"):
         retried(work, what="the clip")
     assert len(calls) == 1
-    for uri in (f"{s3_bucket}/none.mp4", "s3://no-such-bucket-here/none.mp4", str(tmp_path / "none.mp4")):
-        with pytest.raises(UserError, match=rf"no access to {uri}: "):
+    server = gcs_bucket.partition("?")[2]
+    none = [joined(root, "none.mp4") for root in (s3_bucket, gcs_bucket, "s3://no-such-bucket-here", str(tmp_path))]
+    for uri in (*none, f"gs://anonymous@no-such-bucket/none.mp4?{server}"):
+        with pytest.raises(UserError, match=rf"no access to {re.escape(uri)}: "):
             read_bytes(uri)
 
 
@@ -150,9 +153,9 @@ def test_an_error_of_the_program_is_not_taken_for_a_fault_of_the_storage():
 # Files
 
 
-@pytest.mark.parametrize("remote", [False, True], ids=["local", "s3"])
+@pytest.mark.parametrize("remote", [None, "s3_bucket", "gcs_bucket"])
 def test_a_file_is_whole_or_not_there(tmp_path, request, remote):
-    root = request.getfixturevalue("s3_bucket") if remote else str(tmp_path)
+    root = request.getfixturevalue(remote) if remote else str(tmp_path)
     files, base = filesystem(root)
     path = f"{base}/file"
 
@@ -170,13 +173,13 @@ def test_a_file_is_whole_or_not_there(tmp_path, request, remote):
     with written_whole(files, path) as sink:
         sink.write(b"whole")
         assert "file" not in names()
-    assert (names(), read_bytes(f"{root}/file")) == (["file"], b"whole")
+    assert (names(), read_bytes(joined(root, "file"))) == (["file"], b"whole")
     with written_whole(files, path, replace=False) as sink:
         sink.write(b"late")
-    assert (names(), read_bytes(f"{root}/file")) == (["file"], b"whole")
+    assert (names(), read_bytes(joined(root, "file"))) == (["file"], b"whole")
     with written_whole(files, path) as sink:
         sink.write(b"new")
-    assert (names(), read_bytes(f"{root}/file")) == (["file"], b"new")
+    assert (names(), read_bytes(joined(root, "file"))) == (["file"], b"new")
 
 
 def test_a_file_too_large_for_s3_is_refused_in_words_and_removed(s3_bucket, monkeypatch):
@@ -200,19 +203,21 @@ def test_missing_files_are_counted_and_named(tmp_path):
         file_sizes(uris)
 
 
-def test_storage_that_can_be_written_is_made_and_left_empty(tmp_path, s3_bucket):
+def test_storage_that_can_be_written_is_made_and_left_empty(tmp_path, s3_bucket, gcs_bucket):
     check_writable(str(tmp_path / "new" / "folder"))
     assert list((tmp_path / "new" / "folder").iterdir()) == []
-    check_writable(f"{s3_bucket}/new")
-    files, base = filesystem(s3_bucket)
-    infos = files.get_file_info(pafs.FileSelector(base, recursive=True))
-    assert [info.path for info in infos if info.type == pafs.FileType.File] == []
+    for bucket in (s3_bucket, gcs_bucket):
+        check_writable(joined(bucket, "new"))
+        files, base = filesystem(bucket)
+        infos = files.get_file_info(pafs.FileSelector(base, recursive=True))
+        assert [info.path for info in infos if info.type == pafs.FileType.File] == []
 
 
-def test_storage_that_cannot_be_written_is_refused_before_any_work(tmp_path, s3_bucket):
+def test_storage_that_cannot_be_written_is_refused_before_any_work(tmp_path, s3_bucket, gcs_bucket):
     (tmp_path / "file").write_text("in the way")
-    for uri in (f"{tmp_path}/file/runs", "s3://no-such-bucket-here/runs"):
-        with pytest.raises(UserError, match=rf"cannot write to storage '{uri}': .*; give a folder or URI"):
+    server = gcs_bucket.partition("?")[2]
+    for uri in (f"{tmp_path}/file/runs", "s3://no-such-bucket-here/runs", f"gs://anonymous@none/runs?{server}"):
+        with pytest.raises(UserError, match=rf"cannot write to storage '{re.escape(uri)}': .*; give a folder or URI"):
             check_writable(uri)
 
 
