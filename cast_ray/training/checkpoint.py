@@ -165,7 +165,7 @@ def fetch_state(checkpoint: ray.train.Checkpoint) -> CheckpointState:
 def fetch_history(checkpoint: ray.train.Checkpoint) -> list[dict[str, Any]]:
     """The rows logged up to a checkpoint anywhere."""
     with checkpoint.filesystem.open_input_stream(f"{checkpoint.path}/{HISTORY_FILE}") as source:
-        return [json.loads(line) for line in source.read().splitlines()]
+        return _parse_history(source.read(), checkpoint.path)
 
 
 def state_at(storage: pafs.FileSystem, folder: str) -> CheckpointState:
@@ -257,9 +257,16 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
     """The rows logged up to a checkpoint."""
     path = folder / HISTORY_FILE
     try:
-        return [json.loads(line) for line in path.read_text().splitlines()]
-    except (OSError, ValueError) as error:
+        return _parse_history(path.read_bytes(), str(folder))
+    except OSError as error:
         raise UserError(f"cannot read {path}: {error}; the checkpoint is damaged, use another one") from error
+
+
+def _parse_history(text: bytes, where: str) -> list[dict[str, Any]]:
+    try:
+        return [json.loads(line) for line in text.splitlines()]
+    except ValueError as error:
+        raise UserError(f"cannot read {where}/{HISTORY_FILE}: {error}; use another checkpoint") from error
 
 
 def _load(path: Path) -> dict[str, Tensor]:

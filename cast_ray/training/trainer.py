@@ -46,7 +46,7 @@ from cast_ray.watching.watchers import watchers
 
 __all__ = ["TrainedRun", "train"]
 
-ATTEMPT_S = 60
+ATTEMPT_S = 30
 """Longest wait for the places of a number of workers that Ray itself has chosen: what it knows of the machines may be
 20 seconds old, and places on one that has gone since never come. Then it chooses again."""
 

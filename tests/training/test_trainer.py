@@ -45,7 +45,7 @@ def test_elastic_workers_are_asked_for_again_with_another_number_when_a_machine_
     """Ray chooses how many from what it knew 20 seconds ago; a single attempt would wait for places that never come."""
     scale = ScaleConfig(start_timeout_s=900, max_failures=3)
     assert _start_attempts(scale) == (900, 1)
-    assert _start_attempts(dataclasses.replace(scale, min_workers=8)) == (60, 18)
+    assert _start_attempts(dataclasses.replace(scale, min_workers=8)) == (30, 33)
     assert _start_attempts(dataclasses.replace(scale, min_workers=8, start_timeout_s=10)) == (10, 4)
 
 
