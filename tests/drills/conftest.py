@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
+from ports import free_ports
 
 from cast_ray.data.synthetic import write_dataset
 from cast_ray.training.checkpoint import read_history, read_state
@@ -41,14 +41,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class SimulatedCluster:
-    """A head without CPUs of its own, and nodes that have each an address of this machine's loopback."""
+    """A head without CPUs of its own, and nodes that have each an address of this machine's loopback.
 
-    def __init__(self, folder: str) -> None:
+    Args:
+        folder: for the files of Ray.
+        port: of the dashboard, whose default may belong to another cluster here.
+    """
+
+    def __init__(self, folder: str, port: int) -> None:
         from ray.cluster_utils import Cluster  # Ray reads the environment when it is imported
 
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]  # the dashboard's default may belong to another cluster here
         self._options = {"object_store_memory": STORE, "temp_dir": folder}
         head = {"num_cpus": 0, "dashboard_port": port, **self._options}
         self._cluster = Cluster(initialize_head=True, head_node_args=head)
@@ -86,7 +88,7 @@ def new_cluster(cluster_environment: dict[str, str]) -> Iterator[Callable[[], Si
 
         def start() -> SimulatedCluster:
             os.environ |= cluster_environment  # for the processes of Ray
-            started.append(SimulatedCluster(folder))
+            started.append(SimulatedCluster(folder, *free_ports(1)))
             return started[-1]
 
         yield start
@@ -137,6 +139,16 @@ def undisturbed(flags, cluster, jobs, tmp_path_factory) -> Outcome:
     return outcome_of(job.run)
 
 
+@pytest.fixture
+def train(flags, cluster, faults, start_job, tmp_path) -> Callable[..., Any]:
+    """Starts that job, or goes on with it, with more flags; faults act on it."""
+
+    def train(*more: str, run: str = str(tmp_path / "run"), **environment: str) -> Any:
+        return start_job([*flags, *more], run, cluster, **faults.environment, **environment)
+
+    return train
+
+
 class Drill:
     """What was done to a run, what became of it, and how long it took."""
 
@@ -178,6 +190,32 @@ def check_ended() -> Callable[[dict[psutil.Process, str]], None]:
         assert not alive, [processes[process] for process in alive]
 
     return check_ended
+
+
+@pytest.fixture(scope="session")
+def ends_well(check_ended: Callable) -> Callable[[Any], str]:
+    """Waits for the end of a job, with status 0 and all that it has running now: what the user saw."""
+
+    def ends_well(job: Any) -> str:
+        processes = job.processes()
+        output = job.wait()
+        assert job.process.returncode == 0, output
+        check_ended(processes)
+        return output
+
+    return ends_well
+
+
+@pytest.fixture(scope="session")
+def ends_undisturbed(ends_well: Callable, undisturbed: Outcome) -> Callable[[Any], str]:
+    """The same, and it has left what the undisturbed run has left."""
+
+    def ends_undisturbed(job: Any) -> str:
+        output = ends_well(job)
+        assert outcome_of(job.run) == undisturbed
+        return output
+
+    return ends_undisturbed
 
 
 @pytest.fixture(scope="session")

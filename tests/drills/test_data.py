@@ -16,10 +16,10 @@ MICRO_BATCH = 2
 
 
 def test_a_loss_that_is_not_finite_on_one_rank(
-    flags, cluster, faults, start_job: Callable, drill, check_ended, tmp_path: Path
+    train: Callable, faults, drill, check_ended: Callable, ends_well: Callable
 ) -> None:
     faults.begin("nan", "1 3")
-    job = start_job(flags, tmp_path / "run", cluster, **faults.environment)
+    job = train()
     job.wait_for_steps(1)
     processes = job.processes()
     output = job.wait()
@@ -34,11 +34,10 @@ def test_a_loss_that_is_not_finite_on_one_rank(
     check_ended(processes)
 
     drill.inject("a loss that is not finite, on one rank; first with --optim.on-bad-loss stop, then again with skip")
-    job = start_job([*flags, "--optim.on-bad-loss", "skip"], tmp_path / "run", cluster, **faults.environment)
+    job = train("--optim.on-bad-loss", "skip")
     job.wait_for_steps(1, after=f"step 4 of epoch 2: loss not finite on {', '.join(clips)}")
     drill.recovered()
-    output = job.wait()
-    assert job.process.returncode == 0, output
+    ends_well(job)
     rows = [row for row in read_history(job.checkpoints()[-1]) if row["kind"] == "skipped"]
     assert [(row["epoch"], row["step"], row["micro_batches"]) for row in rows] == [(1, 3, 1), (1, 3, 1)]
     assert rows[0]["clip_ids"] == clips
@@ -47,7 +46,7 @@ def test_a_loss_that_is_not_finite_on_one_rank(
     drill.result = "both workers end before the update and name its clips; with skip, both go on without them"
 
 
-def test_ranks_without_clips(cluster, start_job: Callable, drill, check_ended, tmp_path: Path) -> None:
+def test_ranks_without_clips(cluster, start_job: Callable, drill, ends_well: Callable, tmp_path: Path) -> None:
     """One clip to train on: less than a micro batch, and nothing for the second of two workers."""
     clips = write_dataset(tmp_path / "clips", layout="ssv2", train_clips=1, validation_clips=1)
     flags = ["--data", str(clips.videos), "--annotations", str(clips.annotations), "--optim.epochs", "3"]
@@ -59,11 +58,8 @@ def test_ranks_without_clips(cluster, start_job: Callable, drill, check_ended, t
         job = start_job([*flags, "--scale.num-workers", str(workers)], tmp_path / f"run{workers}", cluster)
         job.wait_for_steps(1)
         drill.recovered()
-        processes = job.processes()
-        output = job.wait()
-        assert job.process.returncode == 0, output
+        ends_well(job)
         assert job.steps() == [1, 2, 3]
-        check_ended(processes)
         folder = job.checkpoints()[-1]
         weights.append(load_file(folder / "weights.safetensors"))
         losses.append([row["loss"] for row in read_history(folder) if row["kind"] == "step"])

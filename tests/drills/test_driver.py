@@ -7,7 +7,6 @@ import re
 import signal
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -21,12 +20,12 @@ def step(job) -> int:
 
 
 def test_a_driver_killed_at_random_steps(
-    flags, cluster, faults, undisturbed, outcome, start_job: Callable, drill, check_ended, tmp_path: Path
+    train: Callable, faults, drill, check_ended: Callable, ends_undisturbed: Callable
 ) -> None:
     faults.begin("pace", 0.1)
     rng, in_an_epoch = random.Random(5), 0
     for first, final in ((2, 6), (9, 14), (17, 20)):
-        job, goal = start_job(flags, tmp_path / "run", cluster, **faults.environment), rng.randint(first, final)
+        job, goal = train(), rng.randint(first, final)
         job.wait_until(lambda job=job, goal=goal: step(job) >= goal, f"a checkpoint after step {goal}")
         time.sleep(rng.uniform(0, 0.4))
         processes = job.processes()
@@ -35,23 +34,18 @@ def test_a_driver_killed_at_random_steps(
         check_ended(processes)
         in_an_epoch += job.position()[1] > 0
     assert in_an_epoch >= 2
-    job = start_job(flags, tmp_path / "run", cluster, **faults.environment)
+    job = train()
     job.wait_for_steps(1)
     drill.recovered()
-    output = job.wait()
-    assert job.process.returncode == 0, output
-    assert "continues after epoch 2" in output
-    assert outcome(job.run) == undisturbed
+    assert "continues after epoch 2" in ends_undisturbed(job)
     drill.result = (
         "the workers end with it, the run goes on from its latest checkpoint; bit for bit the undisturbed run"
     )
 
 
-def test_a_worker_that_gets_sigterm(
-    flags, cluster, faults, undisturbed, outcome, start_job: Callable, drill, check_ended, tmp_path: Path
-) -> None:
+def test_a_worker_that_gets_sigterm(train: Callable, faults, drill, ends_undisturbed: Callable) -> None:
     faults.begin("pace", 0.1)
-    job = start_job([*flags, "--checkpoint-every", "None"], tmp_path / "run", cluster, **faults.environment)
+    job = train("--checkpoint-every", "None")
     job.wait_for_steps(2)
     assert not job.checkpoints()
     drill.inject("SIGTERM to a worker, as on a machine that is taken away; no checkpoint yet")
@@ -61,29 +55,16 @@ def test_a_worker_that_gets_sigterm(
     job.wait_for_steps(1, after="with a checkpoint; going on")
     drill.recovered()
     assert job.steps(after="with a checkpoint; going on")[0] == int(left) + 1
-    processes = job.processes()
-    output = job.wait()
-    assert job.process.returncode == 0, output
-    assert outcome(job.run) == undisturbed
-    check_ended(processes)
+    ends_undisturbed(job)
     drill.result = "a checkpoint after the step, then the workers start anew; bit for bit the undisturbed run"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_driver_that_is_asked_to_stop(
-    number: signal.Signals,
-    flags,
-    cluster,
-    faults,
-    undisturbed,
-    outcome,
-    start_job: Callable,
-    drill,
-    check_ended,
-    tmp_path: Path,
+    number: signal.Signals, train: Callable, faults, drill, check_ended: Callable, ends_undisturbed: Callable
 ) -> None:
     faults.begin("pace", 0.2)
-    job = start_job([*flags, "--checkpoint-every", "None"], tmp_path / "run", cluster, **faults.environment)
+    job = train("--checkpoint-every", "None")
     job.wait_for_steps(2)
     assert not job.checkpoints()
     processes = job.processes()
@@ -96,9 +77,7 @@ def test_a_driver_that_is_asked_to_stop(
     assert "Traceback" not in output
     assert step(job) == int(stopped)
     check_ended(processes)
-    job = start_job(flags, tmp_path / "run", cluster, **faults.environment)
-    output = job.wait()
-    assert job.process.returncode == 0, output
+    job = train()
+    ends_undisturbed(job)
     assert job.steps()[0] == int(stopped) + 1
-    assert outcome(job.run) == undisturbed
     drill.result = "a checkpoint after the step, then the run ends and says how to go on; bit for bit, if it does"

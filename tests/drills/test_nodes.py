@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
+from ports import free_ports
 from ray.cluster_utils import Cluster
 from safetensors.torch import load_file
 
@@ -39,7 +39,7 @@ def cluster() -> Iterator[Cluster]:
             head_node_args={
                 "num_cpus": 1,
                 "object_store_memory": 200 * 2**20,
-                "dashboard_port": free_port(),  # 8265 may be somebody else's
+                "dashboard_port": free_ports(1)[0],  # 8265 may be somebody else's
                 "temp_dir": folder,
             },
         )
@@ -47,12 +47,6 @@ def cluster() -> Iterator[Cluster]:
             yield cluster
         finally:
             cluster.shutdown()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def add_node(cluster: Cluster, number: int) -> Any:

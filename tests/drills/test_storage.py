@@ -18,21 +18,11 @@ GOING_ON = "going on from the latest checkpoint"
 
 
 def test_storage_that_is_away_for_a_while(
-    flags,
-    cluster,
-    faults,
-    undisturbed,
-    outcome,
-    start_job: Callable,
-    drill,
-    check_ended,
-    s3_server,
-    s3_bucket: str,
-    tmp_path: Path,
+    train: Callable, faults, drill, ends_well: Callable, outcome, undisturbed, s3_server, s3_bucket: str, tmp_path: Path
 ) -> None:
     """Clips and checkpoints are on it."""
     faults.begin("pace", 0.2)
-    job = start_job(flags, f"{s3_bucket}/runs/run", cluster, **faults.environment, **s3_server.environment)
+    job = train(run=f"{s3_bucket}/runs/run", **s3_server.environment)
     job.wait_for_steps(3)
     s3_server.stop()
     Timer(AWAY_S, s3_server.start).start()
@@ -44,44 +34,33 @@ def test_storage_that_is_away_for_a_while(
     seen = len(job.steps())
     job.wait_for_steps(seen + 1)
     drill.recovered()
-    processes = job.processes()
-    output = job.wait()
-    assert job.process.returncode == 0, output
-    assert "Traceback" not in output
+    assert "Traceback" not in ends_well(job)
     storage, path = filesystem(f"{s3_bucket}/runs/run")
     pafs.copy_files(path, str(tmp_path / "run"), source_filesystem=storage)
     assert outcome(tmp_path / "run") == undisturbed
-    check_ended(processes)
     drill.result = "the checkpoint is tried again, training waits or starts anew; bit for bit the undisturbed run"
 
 
-def test_a_disk_that_is_full_for_a_while(
-    flags, cluster, faults, undisturbed, outcome, start_job: Callable, drill, check_ended, tmp_path: Path
-) -> None:
+def test_a_disk_that_is_full_for_a_while(train: Callable, faults, drill, ends_undisturbed: Callable) -> None:
     faults.begin("pace", 0.1)
     faults.begin("full")
-    job = start_job(flags, tmp_path / "run", cluster, **faults.environment)
+    job = train()
     job.wait_for(f"cannot write a checkpoint: [Errno 28] No space left on device; {TRYING_AGAIN}")
     assert not job.checkpoints()
     faults.end("full")
     drill.inject("the disk is full while a checkpoint is written, and has space again")
     job.wait_until(job.checkpoints, "a checkpoint")
     drill.recovered()
-    processes = job.processes()
-    output = job.wait()
-    assert job.process.returncode == 0, output
-    assert GOING_ON not in output
-    assert outcome(job.run) == undisturbed
-    check_ended(processes)
+    assert GOING_ON not in ends_undisturbed(job)
     drill.result = "the checkpoint is tried again while training goes on; bit for bit the undisturbed run"
 
 
 def test_a_disk_that_stays_full(
-    flags, cluster, faults, undisturbed, outcome, start_job: Callable, drill, check_ended, tmp_path: Path
+    train: Callable, faults, drill, check_ended: Callable, ends_undisturbed: Callable
 ) -> None:
     faults.begin("pace", 0.1)
-    flags = [*flags, "--checkpoint-retry-s", "5"]
-    job = start_job(flags, tmp_path / "run", cluster, **faults.environment)
+    impatient = ("--checkpoint-retry-s", "5")
+    job = train(*impatient)
     job.wait_until(lambda: job.position() >= (0, 4), "two checkpoints")
     faults.begin("full")
     drill.inject("the disk stays full; --checkpoint-retry-s 5")
@@ -95,29 +74,22 @@ def test_a_disk_that_stays_full(
     assert job.checkpoints() == sorted(path for path in job.run.glob("checkpoint_*") if path.is_dir())
     check_ended(processes)
     faults.end("full")
-    job = start_job(flags, tmp_path / "run", cluster, **faults.environment)
-    output = job.wait()
-    assert job.process.returncode == 0, output
-    assert outcome(job.run) == undisturbed
+    ends_undisturbed(train(*impatient))
     drill.result = "the run ends, says so and keeps its complete checkpoints; bit for bit, if it is started again"
 
 
 def test_a_list_of_checkpoints_that_ray_cannot_write(
-    flags, cluster, faults, undisturbed, outcome, start_job: Callable, drill, check_ended, tmp_path: Path
+    train: Callable, faults, drill, ends_undisturbed: Callable
 ) -> None:
     """The storage fails just when a complete checkpoint becomes known."""
     faults.begin("pace", 0.1)
-    job = start_job(flags, tmp_path / "run", cluster, **faults.environment)
+    job = train()
     job.wait_until(lambda: job.position() >= (0, 4), "two checkpoints")
     faults.begin("list")
     drill.inject("the storage fails when Ray Train writes its list of checkpoints")
     job.wait_for_steps(1, after=GOING_ON)
     drill.recovered()
-    processes = job.processes()
-    output = job.wait()
-    assert job.process.returncode == 0, output
+    output = ends_undisturbed(job)
     assert "train: Ray Train's controller failed: [Errno 5] the storage is away" in output
     assert "Traceback" not in output
-    assert outcome(job.run) == undisturbed
-    check_ended(processes)
     drill.result = "all workers start anew from the latest checkpoint; bit for bit the undisturbed run"

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 GOING_ON = "going on from the latest checkpoint"
 
 
-def test_a_killed_training_worker(
-    flags, cluster, faults, undisturbed, outcome, start_job: Callable, drill, check_ended, tmp_path: Path
-) -> None:
+def test_a_killed_training_worker(train: Callable, faults, drill, ends_undisturbed: Callable) -> None:
     faults.begin("pace", 0.1)
-    job = start_job(flags, tmp_path / "run", cluster, **faults.environment)
+    job = train()
     job.wait_until(lambda: job.position() >= (1, 2), "a checkpoint within the second epoch")
     workers = job.processes("RayTrainWorker")
     assert len(workers) == 2
@@ -20,22 +17,15 @@ def test_a_killed_training_worker(
     next(iter(workers)).kill()
     job.wait_for_steps(1, after=GOING_ON)
     drill.recovered()
-    processes = job.processes()
-    output = job.wait()
-    assert job.process.returncode == 0, output
-    assert output.count(GOING_ON) == 1
-    assert outcome(job.run) == undisturbed
-    check_ended(processes)
+    assert ends_undisturbed(job).count(GOING_ON) == 1
     drill.result = (
         "both workers start anew from the latest checkpoint; weights bit for bit those of the undisturbed run"
     )
 
 
-def test_a_killed_decode_worker(
-    flags, cluster, faults, undisturbed, outcome, start_job: Callable, drill, check_ended, tmp_path: Path
-) -> None:
+def test_a_killed_decode_worker(train: Callable, faults, drill, ends_undisturbed: Callable) -> None:
     faults.begin("decoding", 1)
-    job = start_job(flags, tmp_path / "run", cluster, **faults.environment)
+    job = train()
     job.wait_for_steps(2)
     decoders = job.processes("ClipLoader")
     assert decoders
@@ -46,22 +36,15 @@ def test_a_killed_decode_worker(
     seen = len(job.steps())
     job.wait_for_steps(seen + 4)
     drill.recovered()
-    processes = job.processes()
-    output = job.wait()
-    assert job.process.returncode == 0, output
-    assert GOING_ON not in output
-    assert outcome(job.run) == undisturbed
-    check_ended(processes)
+    assert GOING_ON not in ends_undisturbed(job)
     drill.result = (
         "Ray decodes its clips again, training waits for them; weights bit for bit those of the undisturbed run"
     )
 
 
-def test_a_worker_that_hangs(
-    flags, cluster, faults, undisturbed, outcome, start_job: Callable, drill, check_ended, tmp_path: Path
-) -> None:
+def test_a_worker_that_hangs(train: Callable, faults, drill, ends_undisturbed: Callable) -> None:
     faults.begin("pace", 0.1)
-    job = start_job([*flags, "--scale.hang-timeout-s", "30"], tmp_path / "run", cluster, **faults.environment)
+    job = train("--scale.hang-timeout-s", "30")
     job.wait_until(lambda: job.position() >= (0, 4), "a checkpoint")
     faults.begin("hang")
     job.wait_until(lambda: not faults.pending("hang"), "the hang")
@@ -69,33 +52,23 @@ def test_a_worker_that_hangs(
     job.wait_for("no sign of life for ")
     job.wait_for_steps(1, after=GOING_ON)
     drill.recovered()
-    processes = job.processes()
-    output = job.wait()
-    assert job.process.returncode == 0, output
-    assert outcome(job.run) == undisturbed
-    check_ended(processes)
+    ends_undisturbed(job)
     drill.result = "its watchdog ends it after 30 s, both start anew; weights bit for bit those of the undisturbed run"
 
 
-def test_a_killed_controller(
-    flags, cluster, faults, undisturbed, outcome, start_job: Callable, drill, check_ended, tmp_path: Path
-) -> None:
+def test_a_killed_controller(train: Callable, faults, drill, check_ended: Callable, ends_undisturbed: Callable) -> None:
     """Ray Train's: it directs the workers, which end with it."""
     faults.begin("pace", 0.1)
-    job = start_job(flags, tmp_path / "run", cluster, **faults.environment)
+    job = train()
     job.wait_until(lambda: job.position() >= (0, 4), "a checkpoint")
     (controller,) = job.processes("TrainController")
-    processes = job.processes("RayTrainWorker")
+    workers = job.processes("RayTrainWorker")
     drill.inject("SIGKILL to Ray Train's controller")
     controller.kill()
     job.wait_for_steps(1, after=GOING_ON)
     drill.recovered()
-    check_ended(processes)
-    processes = job.processes()
-    output = job.wait()
-    assert job.process.returncode == 0, output
+    check_ended(workers)
+    output = ends_undisturbed(job)
     assert "train: Ray Train's controller failed: " in output
     assert "Traceback" not in output
-    assert outcome(job.run) == undisturbed
-    check_ended(processes)
     drill.result = "a new one starts new workers; weights bit for bit those of the undisturbed run"
