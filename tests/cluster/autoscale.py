@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from one_head import REPOSITORY, Clock, Head, free_ports, nodes, run, start_head
+from one_head import REPOSITORY, Clock, Head, nodes, run, start_head
+from ports import free_ports
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID, FAKE_HEAD_NODE_TYPE
 
 from cast_ray.data.synthetic import write_dataset

@@ -5,14 +5,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 import time
 from pathlib import Path
 
 import psutil
-from one_head import Clock, Head, fetch, free_ports, run, start_head
+from one_head import Clock, Head, run, start_head
+from ports import free_ports
+from prometheus import Prometheus, expressions, prometheus
 
 from cast_ray.config import RunConfig
 from cast_ray.data.synthetic import write_dataset
@@ -21,8 +22,13 @@ from cast_ray.training.checkpoint import load_weights, read_state
 
 METRICS = Path(__file__).with_name("exported_metrics.txt")
 """Names of metrics that were seen: what the Grafana dashboard may ask for."""
+PACKAGE = "humanize==4.12.3"
 UPLOAD_LIMIT = 4 * 2**20
 STEP_TIMEOUT_S, STOP_WAIT_S = 600, 120
+SCRAPES_S = 25
+"""Ray collects every 10 s, and so does its Prometheus; of rates it needs two values."""
+EMPTY = {"GPU utilisation", "GPU memory", "Times that workers were lost"}
+"""Panels for which a run without GPUs and without failures has nothing."""
 
 
 def ray_job(head: Head, *words: str, timeout_s: float = STEP_TIMEOUT_S) -> tuple[int, str]:
@@ -43,14 +49,19 @@ def wait_for(head: Head, job: str, text: str) -> str:
         time.sleep(1)
 
 
-def exported(head: Head) -> set[str]:
-    """Names of the metrics that Prometheus would find now."""
-    names = set()
-    for service in json.loads(fetch(head, f"{head.dashboard}/api/prometheus/sd")):
-        for target in service["targets"]:
-            with contextlib.suppress(OSError):  # a port that Ray announces and nobody listens at
-                names |= set(re.findall(r"^# TYPE (\S+)", fetch(head, f"http://{target}/metrics"), re.MULTILINE))
-    return names
+def check_dashboard(asked: Prometheus, clock: Clock, run: str) -> None:
+    """While the run trains."""
+    deadline = time.monotonic() + STEP_TIMEOUT_S
+    while not asked.query('ray_cast_ray_step{run="$run"}', run=run):
+        assert time.monotonic() < deadline, asked.names()
+        time.sleep(1)
+    time.sleep(SCRAPES_S)
+    names = asked.names()
+    empty = {title for expression, title in expressions().items() if not asked.query(expression, run=run)}
+    METRICS.write_text("".join(f"{name}\n" for name in sorted(names | set(METRICS.read_text().split()))))
+    clock.say(f"    {len(names)} metrics in Prometheus, of which {sum('cast_ray' in name for name in names)} are ours")
+    clock.say(f"    panels of the Grafana dashboard without data: {', '.join(sorted(empty)) or 'none'}")
+    assert empty <= EMPTY, empty - EMPTY
 
 
 def uploaded(head: Head) -> int:
@@ -69,13 +80,7 @@ def of_the_run(run_folder: Path) -> list[str]:
     return found
 
 
-def drill(head: Head, clock: Clock) -> None:
-    clips = write_dataset(head.folder / "clips", layout="ssv2", train_clips=512, validation_clips=16)
-    storage = head.folder / "runs"
-    training = ["python", "jobs/train_ssv2.py", "--small", "--data", str(clips.videos)]
-    training += ["--annotations", str(clips.annotations), "--storage", str(storage), "--name", "forms"]
-    training += ["--log-every", "2", "--optim.epochs"]
-
+def submit_without_token(head: Head, clock: Clock) -> None:
     clock.say("without the token")
     without = {name: value for name, value in head.environment.items() if not name.startswith("RAY_AUTH")}
     stranger = Head(**{**vars(head), "environment": without | {"HOME": str(head.folder)}})
@@ -83,6 +88,8 @@ def drill(head: Head, clock: Clock) -> None:
     clock.say("    | " + next(line for line in output.splitlines() if "Unauthorized" in line).strip())
     assert status != 0
 
+
+def submit_upload(head: Head, clock: Clock) -> None:
     clock.say("which source a job with --working-dir . runs")
     where = "import cast_ray; print(cast_ray.__path__[0])"
     status, output = ray_job(head, "submit", "--working-dir", ".", "--", "python", "-c", where)
@@ -90,18 +97,17 @@ def drill(head: Head, clock: Clock) -> None:
     assert status == 0, output
     assert "/working_dir_files/_ray_pkg_" in output, output
 
+
+def submit_and_stop(head: Head, clock: Clock, asked: Prometheus, training: list[str], run_folder: Path) -> None:
     clock.say("with the token, this folder uploaded, in the background")
-    status, output = ray_job(head, "submit", "--working-dir", ".", "--no-wait", "--", *training, "20")
+    status, output = ray_job(head, "submit", "--working-dir", ".", "--no-wait", "--", *training)
     assert status == 0, output
     (job,) = set(re.findall(r"raysubmit_\w+", output))
     wait_for(head, job, r"step +4 ")
-    time.sleep(15)  # metrics are collected every 10 s
-    names = exported(head)
-    METRICS.write_text("".join(f"{name}\n" for name in sorted(names | set(METRICS.read_text().split()))))
-    clock.say(f"    {len(names)} metrics, of which {sum('cast_ray' in name for name in names)} are ours")
+    check_dashboard(asked, clock, run_folder.name)
     clock.say(f"    it trains; {uploaded(head) / 1e6:.1f} MB were uploaded")
     assert uploaded(head) < UPLOAD_LIMIT
-    assert of_the_run(storage / "forms")
+    assert of_the_run(run_folder)
 
     clock.say("ray job stop")
     begun = time.monotonic()
@@ -111,27 +117,71 @@ def drill(head: Head, clock: Clock) -> None:
     log = ray_job(head, "logs", job)[1]
     clock.say("    | " + next((line for line in log.splitlines() if "was stopped by" in line), "(nothing said)"))
     assert "was stopped by SIGTERM" in " ".join(log.split()), log
-    assert "STOPPED" in ray_job(head, "status", job)[1]
+    assert "was stopped" in ray_job(head, "status", job)[1]
     time.sleep(5)
-    left = of_the_run(storage / "forms")
+    left = of_the_run(run_folder)
     workers = [child.name() for child in head.process.children(recursive=True) if "RayTrainWorker" in child.name()]
     assert not left, left
     assert not workers, workers
     clock.say("    nothing of it runs any more")
 
-    checkpoint = max((storage / "forms").glob("checkpoint_*/state.json")).parent
+
+def open_checkpoint(clock: Clock, run_folder: Path) -> None:
+    checkpoint = max(run_folder.glob("checkpoint_*/state.json")).parent
     state = read_state(checkpoint)
     config = RunConfig.from_dict(state.config)
     network, frozen = build_network(config.model, config.weights, state.label_map, seed=config.seed)
     load_weights(checkpoint, network, frozen=frozen)
     clock.say(f"    its checkpoint opens: epoch {state.position.epoch + 1}, {state.position.step} steps into it")
 
+
+def submit_again(head: Head, clock: Clock, training: list[str]) -> None:
     clock.say("the same command again, followed to its end")
-    status, output = ray_job(head, "submit", "--working-dir", ".", "--", *training, "20")
+    status, output = ray_job(head, "submit", "--working-dir", ".", "--", *training)
     said = next((line for line in output.splitlines() if "continues after" in line), "")
     clock.say("    | " + said)
     assert status == 0, output
     assert said, output
+
+
+def submit_with_packages(head: Head, clock: Clock, training: list[str]) -> None:
+    """Both take packages from the index."""
+    package = json.dumps({"uv": {"packages": [PACKAGE]}})
+    where = "import humanize, torch; print(humanize.__file__)"
+    forms = {
+        "with a package that the nodes do not have": ["--runtime-env-json", package, "--", "python", "-c", where],
+        "and a training with it": ["--runtime-env-json", package, "--", *training, "--name", "package"],
+        "with uv run: all packages as in the uploaded uv.lock": [
+            "--",
+            "uv",
+            "run",
+            "--frozen",
+            *training,
+            "--name",
+            "uv",
+        ],
+    }
+    for what, words in forms.items():
+        clock.say(what)
+        status, output = ray_job(head, "submit", "--working-dir", ".", *words)
+        for line in output.splitlines():
+            if any(text in line for text in ("humanize/__init__.py", "first step after", "Installed", "report: ")):
+                clock.say(f"    | {line.strip()}")
+        assert status == 0, output
+
+
+def drill(head: Head, clock: Clock, asked: Prometheus) -> None:
+    clips = write_dataset(head.folder / "clips", layout="ssv2", train_clips=512, validation_clips=16)
+    storage = head.folder / "runs"
+    training = ["python", "jobs/train_ssv2.py", "--small", "--data", str(clips.videos)]
+    training += ["--annotations", str(clips.annotations), "--storage", str(storage), "--log-every", "2"]
+    submit_without_token(head, clock)
+    submit_upload(head, clock)
+    stopped = [*training, "--optim.epochs", "20", "--name", "forms"]
+    submit_and_stop(head, clock, asked, stopped, storage / "forms")
+    open_checkpoint(clock, storage / "forms")
+    submit_again(head, clock, stopped)
+    submit_with_packages(head, clock, [*training, "--optim.epochs", "1"])
 
 
 def main() -> None:
@@ -140,8 +190,11 @@ def main() -> None:
     clock = Clock()
     # As in cluster/*.yaml.
     with start_head(flags, {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)}, port) as head:
-        clock.say("a head with two cores")
-        drill(head, clock)
+        clock.say("a head with two cores, and Prometheus with the configuration that Ray writes for it")
+        (head.folder / "prometheus").mkdir()
+        config = head.folder / "session_latest/metrics/prometheus/prometheus.yml"
+        with prometheus(config, head.folder / "prometheus") as asked:
+            drill(head, clock, asked)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from ports import free_ports
 from rich.console import Console
 
-__all__ = ["REPOSITORY", "Clock", "Head", "fetch", "free_ports", "nodes", "run", "start_head", "stop"]
+__all__ = ["REPOSITORY", "Clock", "Head", "fetch", "nodes", "run", "start_head", "stop"]
 
 REPOSITORY = Path(__file__).parents[2]
 START_TIMEOUT_S = 180
@@ -141,16 +141,6 @@ def stop(process: psutil.Process) -> None:
     for survivor in alive:
         with contextlib.suppress(psutil.NoSuchProcess):
             survivor.kill()
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 def _wait_for(url: str, process: subprocess.Popen, log: Path) -> None:

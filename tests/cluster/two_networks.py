@@ -22,7 +22,8 @@ import psutil
 import tenacity
 import torch
 from networks import Machine, Network, check_possible, network
-from one_head import REPOSITORY, Clock, Head, fetch, free_ports, nodes, start_head, stop
+from one_head import REPOSITORY, Clock, Head, fetch, nodes, start_head, stop
+from ports import free_ports
 from safetensors.torch import load_file
 
 from cast_ray.data.synthetic import write_dataset

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import tempfile
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from ports import free_ports
 
 REPOSITORY = Path(__file__).parents[2]
 START_TIMEOUT_S = 120
@@ -80,16 +80,6 @@ def submit(head: Head, cluster_environment: dict[str, str]) -> Callable[..., tup
             time.sleep(1)
 
     return submit
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 def wait_for(url: str, process: subprocess.Popen) -> None:

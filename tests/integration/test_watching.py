@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import ray
+import yaml
+from programs import installed
+from prometheus import expressions, prometheus
 
-from cast_ray.training.progress import make_board
+from cast_ray.training.progress import make_board, shown
+from cast_ray.watching.rows import Row
 
-EXPORTED_WITHIN_S = 120
+EXPORTED_WITHIN_S, LATER_S = 120, 25
+"""Ray drops what was not set for 20 s."""
+Series = list[tuple[dict[str, str], float]]
 
 ROWS: list[dict[str, Any]] = [
     {
@@ -41,28 +48,56 @@ ROWS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.fixture
+class Taken:
+    """Remembers the rows that the driver gets."""
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+
+    def show(self, row: Row) -> None:
+        self.rows.append(row)
+
+    def close(self) -> None: ...
+
+
+@pytest.fixture(scope="module")
 def exported(head) -> Iterator[str]:
-    """What Prometheus would read when all rows are there."""
+    """What the node's metrics port answers a while after the last row; the run lasts as long as the tests."""
     ray.init(address=head.gcs, log_to_driver=False, configure_logging=False)
     try:
-        board = make_board("a run")
-        for row in ROWS:
-            board.post.remote(row)
-        assert ray.get(board.take.remote()) == ROWS  # also keeps the actor until here
-        (node,) = ray.nodes()
-        url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
-        deadline = time.monotonic() + EXPORTED_WITHIN_S
-        text = ""
-        while "ray_cast_ray_failures" not in text:
-            assert time.monotonic() < deadline, text
-            time.sleep(1)
-            with urllib.request.urlopen(url, timeout=30) as answer:
-                text = answer.read().decode()
+        board, taken = make_board("a run"), Taken()
+        with shown(board, [taken]):
+            for row in ROWS:
+                board.post.remote(row)
+            (node,) = ray.nodes()
+            url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+            deadline, text = time.monotonic() + EXPORTED_WITHIN_S, ""
+            while "ray_cast_ray_failures" not in text:
+                assert time.monotonic() < deadline, text
+                time.sleep(1)
+                text = fetch(url)
+            time.sleep(LATER_S)
+            yield fetch(url)
+        assert taken.rows == ROWS
         ray.kill(board)
-        yield text
     finally:
         ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def query(head, exported: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Series]]:
+    """Asks a Prometheus that finds the nodes where Ray's dashboard lists them, once it has found the run."""
+    folder = tmp_path_factory.mktemp("prometheus")
+    scrape = {"job_name": "ray", "http_sd_configs": [{"url": f"{head.dashboard}/api/prometheus/sd"}]}
+    config = folder / "prometheus.yml"
+    config.write_text(yaml.safe_dump({"global": {"scrape_interval": "1s"}, "scrape_configs": [scrape]}))
+    with prometheus(config, folder, installed("prometheus")) as started:
+        query = functools.partial(started.query, run="a run")
+        deadline = time.monotonic() + EXPORTED_WITHIN_S
+        while not query('ray_cast_ray_failures_total{run="$run"}'):
+            assert time.monotonic() < deadline, started.names()
+            time.sleep(1)
+        yield query
 
 
 def test_a_run_is_exported_with_its_name_its_workers_and_its_validation(exported: str) -> None:
@@ -96,3 +131,25 @@ def test_a_run_is_exported_with_its_name_its_workers_and_its_validation(exported
         ("validation", "label_top1"): 0.375,
         ("failures",): 2.0,
     }
+
+
+def test_prometheus_has_what_grafana_asks_for(query: Callable[[str], Series]) -> None:
+    """Ray Train's, Ray Data's and the autoscaler's figures need more than a head: only that it understands those."""
+    answers = {expression: query(expression) for expression in expressions()}
+    of_the_run = {expression: answer for expression, answer in answers.items() if "cast_ray" in expression}
+    assert {expression for expression, answer in of_the_run.items() if not answer} == {
+        'ray_cast_ray_grad_norm{run=~"$run"}'  # which the row does not have
+    }
+    for answer in of_the_run.values():
+        assert {labels["run"] for labels, _ in answer} <= {"a run"}
+    ((_, loss),) = of_the_run['ray_cast_ray_loss{run=~"$run"}']
+    assert loss == 2.25
+    per_worker = of_the_run['ray_cast_ray_worker_clips_per_s{run=~"$run"}']
+    assert {labels["worker"]: value for labels, value in per_worker} == {"0": 50.0, "1": 51.0}
+    for expression in ("avg(ray_node_cpu_utilization) by (instance)", "sum(ray_object_store_memory) by (Location)"):
+        assert answers[expression], expression
+
+
+def fetch(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=30) as answer:
+        return answer.read().decode()
