@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 
 import pytest
+from ports import free_ports
 from rich.console import Console
 
 from cast_ray.errors import UserError
@@ -59,9 +60,8 @@ def hosted(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.fixture
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    (port,) = free_ports(1)
+    return port
 
 
 def test_what_was_started_is_taken_down(hosted, free_port):

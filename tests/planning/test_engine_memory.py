@@ -6,7 +6,6 @@ import gc
 import itertools
 import json
 import os
-import socket
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.multiprocessing as mp
+from ports import free_ports
 from torch import nn
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -133,9 +133,7 @@ def run_rank(rank: int, port: int, folder: str) -> None:
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple, dict[str, int]]:
     folder = tmp_path_factory.mktemp("engine")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     mp.spawn(run_rank, args=(port, str(folder)), nprocs=WORLD_SIZE)
     return dict(zip(CASES, json.loads((folder / "found.json").read_text()), strict=True))
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
-import socket
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 import torch.multiprocessing as mp
+from ports import free_ports
 from torch import nn
+
+if TYPE_CHECKING:
+    from cast_ray.training.strategy import DeepSpeedStrategy
 
 ADAMW, SGD = None, 0.9
 """The strategy's momentum."""
@@ -76,43 +80,54 @@ def plain_torch_weights(
     return average
 
 
+def make_strategy(
+    precision: str, stage: int, more: dict[str, Any] | None = None, *, clip: float = 0.0, **settings: Any
+) -> DeepSpeedStrategy:
+    """Of this rank, with the reference's network and groups; `more` of the configuration of DeepSpeed."""
+    from cast_ray.training.strategy import DeepSpeedStrategy, deepspeed_config
+
+    config = deepspeed_config(
+        precision=precision,
+        zero_stage=stage,
+        micro_batch=MICRO_BATCH,
+        clip_grad=clip,
+        # Several buckets, and weights larger than one.
+        **({"accumulation": ACCUMULATION, "trainable": 20} | (more or {})),
+    )
+    network = make_network()
+    return DeepSpeedStrategy(network, make_groups(network), betas=(0.9, 0.999), config=config, **settings)
+
+
+def train(strategy: DeepSpeedStrategy, rank: int, steps: range) -> list[float | None]:
+    """Go on by these updates, like the reference; the norm that each reported."""
+    norms = []
+    for step in steps:
+        for accumulation in range(ACCUMULATION):
+            inputs, labels = micro_batch(step, accumulation, rank)
+            loss = nn.functional.cross_entropy(strategy.engine(inputs.to(strategy.dtype)).float(), labels)
+            strategy.step(loss, 0.01 * (step + 1))
+        norms.append(strategy.grad_norm)
+    return norms
+
+
 def run_rank(rank: int, port: int, folder: str) -> None:
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(WORLD_SIZE)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
     os.environ |= {"PATH": folder, "TORCH_EXTENSIONS_DIR": folder}  # neither compiler nor ninja nor a build of earlier
-    from cast_ray.training.strategy import DeepSpeedStrategy, deepspeed_config
-
     torch.distributed.init_process_group("gloo")  # as Ray Train does it
     for precision, stage, momentum in CASES:
 
-        def make_strategy(precision=precision, stage=stage, momentum=momentum) -> DeepSpeedStrategy:
-            network = make_network()
-            config = deepspeed_config(
-                precision=precision,
-                zero_stage=stage,
-                micro_batch=MICRO_BATCH,
-                accumulation=ACCUMULATION,
-                clip_grad=0.0,
-                trainable=20,  # several buckets, and weights larger than one
-            )
-            groups = make_groups(network)
-            return DeepSpeedStrategy(network, groups, betas=(0.9, 0.999), config=config, momentum=momentum)
+        def make(precision=precision, stage=stage, momentum=momentum) -> DeepSpeedStrategy:
+            return make_strategy(precision, stage, momentum=momentum)
 
-        def train(strategy: DeepSpeedStrategy, first: int, last: int) -> None:
-            for step in range(first, last):
-                for accumulation in range(ACCUMULATION):
-                    inputs, labels = micro_batch(step, accumulation, rank)
-                    loss = nn.functional.cross_entropy(strategy.engine(inputs.to(strategy.dtype)).float(), labels)
-                    strategy.step(loss, 0.01 * (step + 1))
-
-        through = make_strategy()
-        train(through, 0, SAVED_AT)
+        through = make()
+        train(through, rank, range(SAVED_AT))
         saved = through.state()
-        train(through, SAVED_AT, STEPS)
-        resumed = make_strategy()
+        train(through, rank, range(SAVED_AT, STEPS))
+        resumed = make()
         resumed.load_state(saved)
-        train(resumed, SAVED_AT, STEPS)
+        train(resumed, rank, range(SAVED_AT, STEPS))
         states = {"through": through.state(), "resumed": resumed.state()}
         if rank == 0:
             torch.save(states, Path(folder) / f"{precision}-{stage}-{momentum}.pt")
@@ -132,61 +147,28 @@ def run_rank(rank: int, port: int, folder: str) -> None:
 
 def clipped_training(rank: int, precision: str, stage: int) -> dict:
     """Weights after some updates with clipping, and the norm that every update reported."""
-    from cast_ray.training.strategy import DeepSpeedStrategy, deepspeed_config
-
-    config = deepspeed_config(
-        precision=precision,
-        zero_stage=stage,
-        micro_batch=MICRO_BATCH,
-        accumulation=ACCUMULATION,
-        clip_grad=CLIP,
-        trainable=20,
-    )
-    network = make_network()
-    strategy = DeepSpeedStrategy(network, make_groups(network), betas=(0.9, 0.999), config=config, momentum=SGD)
-    norms = []
-    for step in range(STEPS):
-        for accumulation in range(ACCUMULATION):
-            inputs, labels = micro_batch(step, accumulation, rank)
-            loss = nn.functional.cross_entropy(strategy.engine(inputs.to(strategy.dtype)).float(), labels)
-            strategy.step(loss, 0.01 * (step + 1))
-        norms.append(strategy.grad_norm)
+    strategy = make_strategy(precision, stage, momentum=SGD, clip=CLIP)
+    norms = train(strategy, rank, range(STEPS))
     return {"weights": strategy.state()["weights"], "norms": norms}
 
 
 def average_weights(rank: int, folder: str) -> None:
     """In every ZeRO stage: the average, what the network says with it, and the same after a change of the stage."""
-    from cast_ray.training.strategy import DeepSpeedStrategy, deepspeed_config
 
     def strategy_of(stage: int) -> DeepSpeedStrategy:
-        network = make_network()
-        config = deepspeed_config(
-            precision="float32",
-            zero_stage=stage,
-            micro_batch=MICRO_BATCH,
-            accumulation=ACCUMULATION,
-            clip_grad=0.0,
-            trainable=1000,
-            offload_optimizer=stage > 0,
-        )
-        groups = make_groups(network)
-        return DeepSpeedStrategy(network, groups, betas=(0.9, 0.999), config=config, ema_decay=DECAY, compiler="eager")
-
-    def train(strategy: DeepSpeedStrategy, steps: range) -> None:
-        for step in steps:
-            for accumulation in range(ACCUMULATION):
-                inputs, labels = micro_batch(step, accumulation, rank)
-                strategy.step(nn.functional.cross_entropy(strategy.engine(inputs), labels), 0.01 * (step + 1))
+        # One bucket for all weights, unlike in the cases above.
+        more = {"trainable": 1000, "offload_optimizer": stage > 0}
+        return make_strategy("float32", stage, more, ema_decay=DECAY, compiler="eager")
 
     inputs, _ = micro_batch(99, 0, 0)
     for stage in STAGES:
         first = strategy_of(stage)
-        train(first, range(SAVED_AT))
+        train(first, rank, range(SAVED_AT))
         saved = first.state()
         other = strategy_of((stage + 1) % len(STAGES))
         other.load_state(saved)
         restored = other.state()
-        train(other, range(SAVED_AT, STEPS))
+        train(other, rank, range(SAVED_AT, STEPS))
         with torch.no_grad():
             before = other.engine(inputs)
             with other.averaged():
@@ -200,16 +182,8 @@ def average_weights(rank: int, folder: str) -> None:
 
 def overflow() -> list[dict]:
     """States with fp16 before and after an update whose gradient is too large, and as another strategy loads them."""
-    from cast_ray.training.strategy import DeepSpeedStrategy, deepspeed_config
-
-    def make_strategy() -> DeepSpeedStrategy:
-        network = make_network()
-        config = deepspeed_config(
-            precision="fp16", zero_stage=1, micro_batch=3, accumulation=1, clip_grad=0.0, trainable=1000
-        )
-        return DeepSpeedStrategy(network, make_groups(network), betas=(0.9, 0.999), config=config)
-
-    strategy, other = make_strategy(), make_strategy()
+    more = {"accumulation": 1, "trainable": 1000}
+    strategy, other = (make_strategy("fp16", 1, more) for _ in range(2))
     inputs, labels = micro_batch(0, 0, 0)
     states = []
     for factor in (0.01, 1000.0, 1000.0):
@@ -251,9 +225,7 @@ def real_network_loss(precision: str, stage: int) -> float:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What rank 0 wrote."""
     folder = tmp_path_factory.mktemp("strategy")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     mp.spawn(run_rank, args=(port, str(folder)), nprocs=WORLD_SIZE)
     return folder
 

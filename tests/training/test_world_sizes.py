@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from ports import free_ports
 from torch import nn
 
 from cast_ray.data.order import EpochPlan
@@ -122,15 +123,18 @@ def golden_losses(rank: int, world_size: int, port: int, folder: str) -> None:
             torch.save(torch.stack(losses), Path(folder) / f"losses-{stage}.pt")
 
 
-def spawn(function, world_size: int, *arguments) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    mp.spawn(function, args=(world_size, port, *arguments), nprocs=world_size)
+@pytest.fixture(scope="module")
+def spawn() -> Callable[..., None]:
+    """Runs a function on so many ranks."""
+
+    def spawn(function: Callable, world_size: int, *arguments: object) -> None:
+        mp.spawn(function, args=(world_size, *free_ports(1), *arguments), nprocs=world_size)
+
+    return spawn
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(spawn: Callable, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """States of two workers in the middle, and of one, three and four workers at the end."""
     folder = tmp_path_factory.mktemp("worlds")
     spawn(train_part, 2, str(folder), range(CHANGED_AT))
@@ -152,7 +156,9 @@ def test_a_run_of_two_workers_goes_on_with_one_three_or_four_as_if_nothing_had_h
         torch.testing.assert_close(state["weights"][name], expected, rtol=0, atol=1e-5)
 
 
-def test_the_authors_fine_tuning_losses_come_out_of_every_zero_stage_on_two_workers(tmp_path: Path) -> None:
+def test_the_authors_fine_tuning_losses_come_out_of_every_zero_stage_on_two_workers(
+    spawn: Callable, tmp_path: Path
+) -> None:
     from cast_ray.verify import TOLERANCES
 
     spawn(golden_losses, 2, str(tmp_path))
