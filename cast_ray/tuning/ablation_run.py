@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 
-import pyarrow.fs as pafs
 from ray import tune
 from rich.console import Console
 from rich.markdown import Markdown
 
 from cast_ray.config import RunConfig
-from cast_ray.data.manifest import Manifest
-from cast_ray.data.storage import filesystem, joined
-from cast_ray.report.pictures import write_pictures
+from cast_ray.data.manifest import VALIDATION, Manifest
+from cast_ray.data.storage import joined
 from cast_ray.tuning.ablation_table import ablation_chart, ablation_markdown, ablation_means
 from cast_ray.tuning.ablations import TABLES, rows_for
-from cast_ray.tuning.hunt import RUNS, make_ready, named, write_files
+from cast_ray.tuning.hunt import RUNS, make_ready, named, write_charts, write_files
 from cast_ray.tuning.method import Method
 from cast_ray.tuning.search import run_search
 from cast_ray.tuning.space import with_settings
@@ -71,13 +67,13 @@ def run_ablation(
     method = Method(search="random", scheduler="none", trials=1, max_concurrent=max_concurrent)
     results = run_search(trial, space, method, folder=folder, console=console)
     found = ablation_means(table, results)
-    markdown = ablation_markdown(table, found, dataset.uri.rstrip("/").rpartition("/")[2])
+    clips = f"{dataset.split(VALIDATION).num_rows:,} clips"
+    if not isinstance(source, Manifest):  # else its shards have the name of a fingerprint
+        clips += f" of {joined(source).partition('?')[0].rpartition('/')[2]}"
+    markdown = ablation_markdown(table, found, clips)
     rows = [dataclasses.asdict(result) for result in results]
     write_files(folder, {"table.md": markdown, "trials.json": json.dumps(rows, indent=2, default=str)})
-    storage, target = filesystem(folder)
-    with tempfile.TemporaryDirectory() as local:
-        write_pictures({f"table-{table}": ablation_chart(table, found)}, Path(local))
-        pafs.copy_files(local, target, destination_filesystem=storage)
+    write_charts(folder, {f"table-{table}": ablation_chart(table, found)})
     console.print(Markdown(markdown))
     console.print(
         f"table: {joined(folder, 'table.md')}\npictures: {joined(folder, f'table-{table}.png')}, .svg", soft_wrap=True

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from cast_ray.report.charts import BarChart, Bars
 from cast_ray.tuning.ablations import TABLES
-from cast_ray.tuning.grid import Mean, means
+from cast_ray.tuning.grid import Mean, means, table_line
 from cast_ray.tuning.results import TrialResult
 from cast_ray.tuning.trial import VARIANT
 
@@ -30,13 +30,13 @@ def ablation_markdown(table: str, found: Mapping[str, Mapping[str, Mean]], datas
     lines = [f"Table {table}: {TABLES[table].title}. Top-1 on {dataset}, in percent.", ""]
     if published:
         lines[0] += " The published figures are of EPIC-KITCHENS-100."
-    lines += [_line(head), _line(["---"] * len(head))]
+    lines += [table_line(head), table_line(["---"] * len(head))]
     for row in rows:
         ours = found.get(row.label)
         cells = [str(ours[name]) if ours and name in ours else "failed" for name in figures]
         runs = str(max((mean.runs for mean in ours.values()), default=0)) if ours else "0"
         theirs = [f"{value:.1f}" for value in row.published or ()] if published else []
-        lines.append(_line([row.label, *cells, runs, *theirs]))
+        lines.append(table_line([row.label, *cells, runs, *theirs]))
     return "\n".join(lines) + "\n"
 
 
@@ -48,18 +48,9 @@ def ablation_chart(table: str, found: Mapping[str, Mapping[str, Mean]]) -> BarCh
             name=name,
             colour=colour,
             values=tuple(100 * row[name].value for row in found.values()),
-            ends=tuple(_ends(row[name]) for row in found.values()),
+            ends=tuple(row[name].ends for row in found.values()),
         )
         for colour, name in enumerate(figures)
     ]
     title = f"Table {table}: {TABLES[table].title}"
     return BarChart(title=title, value="top-1, %", labels=tuple(found), series=tuple(series), limits=None)
-
-
-def _ends(mean: Mean) -> tuple[float, float]:
-    half = mean.half_width or 0.0
-    return 100 * (mean.value - half), 100 * (mean.value + half)
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"

@@ -8,19 +8,19 @@ from collections.abc import Mapping
 
 from ray import tune
 from rich.console import Console
-from rich.table import Table
+from rich.markdown import Markdown
 
 from cast_ray.cluster import call_task, check_room, connect
 from cast_ray.config import RunConfig
 from cast_ray.data.shards import open_complete
 from cast_ray.data.storage import check_writable, joined
 from cast_ray.training.build import check_network
-from cast_ray.tuning.grid import Mean, figures_of, harmonic, mean_of, means
-from cast_ray.tuning.hunt import RUNS, named, write_files
+from cast_ray.tuning.datasets_table import datasets_balance, datasets_chart, datasets_markdown, datasets_means
+from cast_ray.tuning.hunt import RUNS, named, write_charts, write_files
 from cast_ray.tuning.method import Method
-from cast_ray.tuning.results import TrialResult
 from cast_ray.tuning.search import run_search
 from cast_ray.tuning.trial import DATASET, Trial
+from cast_ray.watching.watchers import check_tracking
 
 __all__ = ["run_datasets"]
 
@@ -34,7 +34,7 @@ def run_datasets(
     max_concurrent: int | None,
     console: Console,
 ) -> str:
-    """Train on every dataset and write datasets.json and datasets.md to STORAGE/NAME; returns the folder.
+    """Train on every dataset and write datasets.json, datasets.md and the pictures to STORAGE/NAME; returns the folder.
 
     Args:
         config: for all datasets alike.
@@ -49,6 +49,7 @@ def run_datasets(
     """
     config, folder = named(config, "datasets")
     check_writable(config.storage)
+    check_tracking(config)
     opened = {name: open_complete(place) for name, place in shards.items()}
     check_room(config, may_grow=not connect(), console=console)
     for dataset in opened.values():
@@ -65,31 +66,16 @@ def run_datasets(
     }
     method = Method(search="random", scheduler="none", trials=1, max_concurrent=max_concurrent)
     results = run_search(trial, space, method, folder=folder, console=console)
-    found = means(results, lambda result: str(result.values[DATASET]))
-    balance = _balance(results, tuple(shards))
-    rows = [(name, field, str(mean)) for name, named_means in found.items() for field, mean in named_means.items()]
-    if balance is not None:
-        rows.append(("all", "harmonic mean", str(balance)))
-    lines = ["| dataset | figure | top-1, % |", "|---|---|---|", *(f"| {' | '.join(row)} |" for row in rows)]
+    found, balance = datasets_means(results), datasets_balance(results, tuple(shards))
     figures = {name: {field: dataclasses.asdict(mean) for field, mean in of.items()} for name, of in found.items()}
     summary = {"datasets": figures, "harmonic_mean": None if balance is None else dataclasses.asdict(balance)}
-    write_files(folder, {"datasets.json": json.dumps(summary, indent=2), "datasets.md": "\n".join(lines) + "\n"})
-    table = Table("dataset", "figure", "top-1, %")
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
+    markdown = datasets_markdown(tuple(shards), found, balance)
+    write_files(folder, {"datasets.json": json.dumps(summary, indent=2), "datasets.md": markdown})
+    write_charts(folder, {"datasets": datasets_chart(found, balance)})
+    console.print(Markdown(markdown))
     if balance is None:
-        console.print("no harmonic mean: a dataset has no complete run")
-    console.print(f"figures: {joined(folder, 'datasets.json')}", soft_wrap=True)
+        console.print("no harmonic mean: there is no seed with which all datasets have a complete run")
+    console.print(
+        f"figures: {joined(folder, 'datasets.json')}\npictures: {joined(folder, 'datasets.png')}, .svg", soft_wrap=True
+    )
     return folder
-
-
-def _balance(results: tuple[TrialResult, ...], datasets: tuple[str, ...]) -> Mean | None:
-    """The harmonic mean over all datasets, one for each seed that has them all."""
-    of_seeds: dict[int, dict[str, dict[str, float]]] = {}
-    for result in results:
-        figures = figures_of(result)
-        if figures:
-            of_seeds.setdefault(int(result.values["seed"]), {})[str(result.values[DATASET])] = figures
-    complete = [found for found in of_seeds.values() if set(found) == set(datasets)]
-    return mean_of([harmonic(found) for found in complete]) if complete else None

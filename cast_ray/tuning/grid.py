@@ -10,7 +10,7 @@ from cast_ray.evaluation.metrics import harmonic_mean
 from cast_ray.training.metrics import top1_by_field
 from cast_ray.tuning.results import VIEWS, TrialResult
 
-__all__ = ["Mean", "figures_of", "harmonic", "mean_of", "means"]
+__all__ = ["Mean", "figures_of", "harmonic", "mean_of", "means", "table_line"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +23,12 @@ class Mean:
     """Of the interval in which the mean of many such runs would be, with a probability of 95 % (Student's t); None for
     a single run."""
     runs: int
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Of the interval, in percent; twice the mean without one."""
+        half = self.half_width or 0.0
+        return 100 * (self.value - half), 100 * (self.value + half)
 
     def __str__(self) -> str:
         """In percent: `72.5` or `72.5 +- 0.8`."""
@@ -65,3 +71,8 @@ def harmonic(of_datasets: dict[str, dict[str, float]]) -> float:
     return harmonic_mean(
         *(value for named in of_datasets.values() for name, value in named.items() if name != "action")
     )
+
+
+def table_line(cells: Sequence[str]) -> str:
+    """A line of a Markdown table."""
+    return f"| {' | '.join(cells)} |"

@@ -6,9 +6,12 @@ import csv
 import dataclasses
 import io
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
+import pyarrow.fs as pafs
 from rich.console import Console
 from rich.table import Table
 
@@ -19,6 +22,8 @@ from cast_ray.data.manifest import TRAIN, VALIDATION, Manifest
 from cast_ray.data.prepare import prepare_run
 from cast_ray.data.shards import ShardedDataset, open_complete
 from cast_ray.data.storage import check_writable, filesystem, joined, written_whole
+from cast_ray.report.charts import BarChart
+from cast_ray.report.pictures import write_pictures
 from cast_ray.runs import complete
 from cast_ray.training.build import check_network
 from cast_ray.tuning.lineage import schedule_rows, takeover_rows, with_lineage
@@ -30,7 +35,7 @@ from cast_ray.tuning.trial import Trial, trial_config
 from cast_ray.tuning.watch import values_text
 from cast_ray.watching.watchers import check_tracking
 
-__all__ = ["RUNS", "hunt", "make_ready", "named", "write_files"]
+__all__ = ["RUNS", "hunt", "make_ready", "named", "write_charts", "write_files"]
 
 RUNS = "runs"
 """In the search's folder: the trials' training runs, by the names of the trials."""
@@ -120,6 +125,14 @@ def write_files(folder: str, files: Mapping[str, str]) -> None:
     for name, content in files.items():
         with written_whole(storage, f"{path}/{name}") as sink:
             sink.write(content.encode())
+
+
+def write_charts(folder: str, charts: Mapping[str, BarChart]) -> None:
+    """Write each as NAME.png and NAME.svg into a folder."""
+    storage, path = filesystem(folder)
+    with tempfile.TemporaryDirectory() as local:
+        write_pictures(charts, Path(local))
+        pafs.copy_files(local, path, destination_filesystem=storage)
 
 
 def _show(results: Sequence[TrialResult], fields: tuple[str, ...], console: Console) -> None:
