@@ -5,7 +5,7 @@
 #
 # Nothing outside this folder changes, except that uv keeps its downloads in ~/.cache/uv.
 
-UV_VERSION := 0.13.8
+UV_VERSION := 0.13.9
 DEMO_FLAGS ?=
 TEST_FLAGS ?=
 
@@ -43,7 +43,7 @@ demo-all: $(INSTALLED) ## compare single experts, CAST, CAVA and CA2ST on render
 autoscale: $(INSTALLED) ## show a cluster that grows for a job and shrinks after it, with the node types of cluster/aws.yaml
 	@$(RUN) tests/cluster/autoscale.py
 
-job-forms: $(INSTALLED) ## submit a job with a token and an upload, in the background; stop it and go on
+job-forms: $(INSTALLED) ## submit a job with a token and an upload, in the background; stop it and go on (needs Prometheus)
 	@$(RUN) tests/cluster/job_forms.py
 
 two-networks: $(INSTALLED) ## train on two machines with a network between them, and cut one off; as root, with `ip`

@@ -148,7 +148,7 @@ def gcs_bucket() -> Iterator[str]:
     """
     (port,), name = free_ports(1), f"bucket-{uuid.uuid4().hex}"
     command = [sys.executable, "-c", GCS_SERVER, str(port), name]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as server:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
         assert server.stdout is not None
         assert server.stdout.readline() == b"ready\n"
         yield f"gs://anonymous@{name}?scheme=http&endpoint_override=127.0.0.1:{port}"

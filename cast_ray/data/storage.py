@@ -100,6 +100,7 @@ def check_writable(uri: str) -> None:
     """Raise `UserError` unless files can be written below `uri`; the folder is made if it is missing."""
     storage, path = filesystem(uri)
     probe = f"{path}/.probe-{uuid.uuid4().hex}"
+    _check_bucket(storage, path, uri)
     try:
         storage.create_dir(path, recursive=True)
         with storage.open_output_stream(probe) as sink:
@@ -109,6 +110,16 @@ def check_writable(uri: str) -> None:
         raise UserError(
             f"cannot write to storage '{uri}': {error}; give a folder or URI that you may write to"
         ) from error
+
+
+def _check_bucket(storage: pafs.FileSystem, path: str, uri: str) -> None:
+    """On GCS only, where a folder is made together with its bucket, whose name may be a slip."""
+    if storage.type_name != "gcs":
+        return
+    bucket = path.partition("/")[0]
+    with suppress(OSError, pa.ArrowException):  # who may write need not be allowed to ask
+        if storage.get_file_info(bucket).type == pafs.FileType.NotFound:
+            raise UserError(f"cannot write to storage '{uri}': there is no bucket '{bucket}'; make it, or give another")
 
 
 @contextmanager

@@ -266,7 +266,9 @@ def _parse_history(text: bytes, where: str) -> list[dict[str, Any]]:
     try:
         return [json.loads(line) for line in text.splitlines()]
     except ValueError as error:
-        raise UserError(f"cannot read {where}/{HISTORY_FILE}: {error}; use another checkpoint") from error
+        raise UserError(
+            f"cannot read {where}/{HISTORY_FILE}: {error}; the checkpoint is damaged, use another one"
+        ) from error
 
 
 def _load(path: Path) -> dict[str, Tensor]:

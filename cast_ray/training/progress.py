@@ -32,7 +32,6 @@ class _Board:
         self._telemetry.show(row)
 
     def take(self) -> list[Row]:
-        self._telemetry.refresh()  # here, because the driver asks again and again, as long as it lives
         rows, self._rows = self._rows, []
         return rows
 

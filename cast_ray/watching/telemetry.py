@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 from ray.util.metrics import Counter, Gauge
 
 from cast_ray.watching.rows import Row
@@ -30,13 +33,16 @@ OF_WORKER = {
 
 
 class Telemetry:
-    """Sets Ray's metrics. They last as long as the process, so that a run that has ended is not shown as one that goes.
+    """Sets Ray's metrics, again and again while the process lives: Ray exports a gauge for 20 s after it was set.
+
+    So a run that has ended is not shown as one that goes; but for the counter, which Ray keeps as long as the node.
 
     Args:
         run: name of the run, a tag of every metric.
+        refresh_s: seconds after which all gauges are set again.
     """
 
-    def __init__(self, run: str) -> None:
+    def __init__(self, run: str, refresh_s: float = 5.0) -> None:
         self._run = {"run": run}
         self._step = {name: Gauge(f"cast_ray_{name}", text, tag_keys=("run",)) for name, text in OF_STEP.items()}
         self._worker = {
@@ -45,28 +51,40 @@ class Telemetry:
         self._validation = Gauge("cast_ray_validation", "Result of the last validation", tag_keys=("run", "metric"))
         self._failures = Counter("cast_ray_failures", "Times that workers were lost", tag_keys=("run",))
         self._now: dict[str, list[tuple[Gauge, float, dict[str, str]]]] = {}
+        self._lock = threading.Lock()
+        self._refresh_s = refresh_s
+        threading.Thread(target=self._keep, name="telemetry", daemon=True).start()
 
     def show(self, row: Row) -> None:
         """Export what a row says, instead of what the one of its kind before has said."""
-        if row["kind"] == "step":
-            self._now["step"] = [
-                (gauge, row[name], self._run) for name, gauge in self._step.items() if row[name] is not None
-            ]
-            self._now["step"] += [
-                (gauge, value, self._run | {"worker": str(rank)})
-                for name, gauge in self._worker.items()
-                for rank, value in enumerate(row["workers"][name])
-            ]
-        elif row["kind"] == "epoch":
-            self._now["epoch"] = [
-                (self._validation, value, self._run | {"metric": name}) for name, value in row["validation"].items()
-            ]
-        elif row["kind"] == "failure":
-            self._failures.inc(1, self._run)
+        with self._lock:
+            if row["kind"] == "step":
+                self._now["step"] = [
+                    (gauge, float(row[name]), self._run) for name, gauge in self._step.items() if row[name] is not None
+                ]
+                self._now["step"] += [
+                    (gauge, float(value), self._run | {"worker": str(rank)})
+                    for name, gauge in self._worker.items()
+                    for rank, value in enumerate(row["workers"][name])
+                ]
+            elif row["kind"] == "epoch":
+                self._now["epoch"] = [
+                    (self._validation, float(value), self._run | {"metric": name})
+                    for name, value in row["validation"].items()
+                ]
+            elif row["kind"] == "failure":
+                self._failures.inc(1, self._run)
+                self._now.pop("step", None)  # nobody trains now
         self.refresh()
 
     def refresh(self) -> None:
-        """Set all gauges again: Ray exports one for 20 s after it was set, and no longer."""
-        for gauges in self._now.values():
-            for gauge, value, tags in gauges:
-                gauge.set(value, tags)
+        """Set all gauges again."""
+        with self._lock:
+            for gauges in self._now.values():
+                for gauge, value, tags in gauges:
+                    gauge.set(value, tags)
+
+    def _keep(self) -> None:
+        while True:
+            time.sleep(self._refresh_s)
+            self.refresh()

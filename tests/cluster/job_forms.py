@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import sys
 import time
 from pathlib import Path
 
@@ -23,6 +25,8 @@ from cast_ray.training.checkpoint import load_weights, read_state
 METRICS = Path(__file__).with_name("exported_metrics.txt")
 """Names of metrics that were seen: what the Grafana dashboard may ask for."""
 PACKAGE = "humanize==4.12.3"
+COPIED, TRAINED, INSTALLED = r"/runtime_resources/uv/.*/humanize/", "report: ", r"Installed \d+ packages"
+"""What tells that a job had packages of its own, or has trained."""
 UPLOAD_LIMIT = 4 * 2**20
 STEP_TIMEOUT_S, STOP_WAIT_S = 600, 120
 SCRAPES_S = 25
@@ -148,26 +152,20 @@ def submit_with_packages(head: Head, clock: Clock, training: list[str]) -> None:
     """Both take packages from the index."""
     package = json.dumps({"uv": {"packages": [PACKAGE]}})
     where = "import humanize, torch; print(humanize.__file__)"
-    forms = {
-        "with a package that the nodes do not have": ["--runtime-env-json", package, "--", "python", "-c", where],
-        "and a training with it": ["--runtime-env-json", package, "--", *training, "--name", "package"],
-        "with uv run: all packages as in the uploaded uv.lock": [
-            "--",
-            "uv",
-            "run",
-            "--frozen",
-            *training,
-            "--name",
-            "uv",
-        ],
-    }
-    for what, words in forms.items():
+    of_the_lock = ["uv", "run", "--frozen", "--no-default-groups", "--all-extras"]
+    forms = [
+        ("a package that the nodes do not have", ["--runtime-env-json", package, "--", "python", "-c", where], COPIED),
+        ("and a training with it", ["--runtime-env-json", package, "--", *training, "--name", "package"], TRAINED),
+        ("uv run: all packages of the uploaded uv.lock", ["--", *of_the_lock, *training, "--name", "uv"], INSTALLED),
+    ]
+    for what, words, expected in forms:
         clock.say(what)
         status, output = ray_job(head, "submit", "--working-dir", ".", *words)
         for line in output.splitlines():
-            if any(text in line for text in ("humanize/__init__.py", "first step after", "Installed", "report: ")):
+            if re.search(f"{COPIED}|{TRAINED}|{INSTALLED}|first step after", line):
                 clock.say(f"    | {line.strip()}")
         assert status == 0, output
+        assert re.search(expected, output), output
 
 
 def drill(head: Head, clock: Clock, asked: Prometheus) -> None:
@@ -185,6 +183,8 @@ def drill(head: Head, clock: Clock, asked: Prometheus) -> None:
 
 
 def main() -> None:
+    if shutil.which("prometheus") is None:
+        sys.exit("Prometheus is not installed; install it (apt-get install prometheus) and start again")
     (port,) = free_ports(1)
     flags = ["--num-cpus=2", "--num-gpus=0", f"--object-store-memory={150 * 2**20}"]
     clock = Clock()

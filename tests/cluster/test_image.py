@@ -103,6 +103,7 @@ def test_python_and_uv_are_those_of_the_project() -> None:
     assert python == (REPOSITORY / ".python-version").read_text().strip()
     makefile = (REPOSITORY / "Makefile").read_text()
     assert re.findall(r"uv==([\d.]+)", DOCKERFILE) == re.findall(r"^UV_VERSION := (\S+)$", makefile, re.MULTILINE)
+    assert re.findall(r"uv==([\d.]+)", DOCKERFILE) == [installed(synced()[-1])["uv"]]
 
 
 @pytest.mark.parametrize(

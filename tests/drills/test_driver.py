@@ -78,6 +78,7 @@ def test_a_driver_that_is_asked_to_stop(
     assert step(job) == int(stopped)
     check_ended(processes)
     job = train()
+    job.wait_for_steps(1)
     ends_undisturbed(job)
     assert job.steps()[0] == int(stopped) + 1
     drill.result = "a checkpoint after the step, then the run ends and says how to go on; bit for bit, if it does"

@@ -74,7 +74,9 @@ def test_a_disk_that_stays_full(
     assert job.checkpoints() == sorted(path for path in job.run.glob("checkpoint_*") if path.is_dir())
     check_ended(processes)
     faults.end("full")
-    ends_undisturbed(train(*impatient))
+    job = train(*impatient)
+    job.wait_for_steps(1)
+    ends_undisturbed(job)
     drill.result = "the run ends, says so and keeps its complete checkpoints; bit for bit, if it is started again"
 
 

@@ -123,18 +123,12 @@ def golden_losses(rank: int, world_size: int, port: int, folder: str) -> None:
             torch.save(torch.stack(losses), Path(folder) / f"losses-{stage}.pt")
 
 
-@pytest.fixture(scope="module")
-def spawn() -> Callable[..., None]:
-    """Runs a function on so many ranks."""
-
-    def spawn(function: Callable, world_size: int, *arguments: object) -> None:
-        mp.spawn(function, args=(world_size, *free_ports(1), *arguments), nprocs=world_size)
-
-    return spawn
+def spawn(function: Callable, world_size: int, *arguments: object) -> None:
+    mp.spawn(function, args=(world_size, *free_ports(1), *arguments), nprocs=world_size)
 
 
 @pytest.fixture(scope="module")
-def folder(spawn: Callable, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """States of two workers in the middle, and of one, three and four workers at the end."""
     folder = tmp_path_factory.mktemp("worlds")
     spawn(train_part, 2, str(folder), range(CHANGED_AT))
@@ -156,9 +150,7 @@ def test_a_run_of_two_workers_goes_on_with_one_three_or_four_as_if_nothing_had_h
         torch.testing.assert_close(state["weights"][name], expected, rtol=0, atol=1e-5)
 
 
-def test_the_authors_fine_tuning_losses_come_out_of_every_zero_stage_on_two_workers(
-    spawn: Callable, tmp_path: Path
-) -> None:
+def test_the_authors_fine_tuning_losses_come_out_of_every_zero_stage_on_two_workers(tmp_path: Path) -> None:
     from cast_ray.verify import TOLERANCES
 
     spawn(golden_losses, 2, str(tmp_path))
