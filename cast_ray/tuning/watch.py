@@ -11,6 +11,7 @@ from rich.markup import escape
 from cast_ray.training.metrics import top1_by_field
 from cast_ray.tuning.lineage import trial_of
 from cast_ray.tuning.results import EPOCH, RUN, SCORE, VIEWS
+from cast_ray.tuning.trial import DATASET
 
 __all__ = ["SearchLog", "values_text"]
 
@@ -32,7 +33,7 @@ class SearchLog(tune.Callback):
         self._fields = fields
         self._numbers: dict[str, int] = {}
         self._told: dict[str, int] = {}
-        self._best = float("-inf")
+        self._best: dict[str, float] = {}  # by dataset, for scores of different ones cannot be compared
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its callbacks into the search's folder, and a terminal has locks; nothing is read from there."""
@@ -65,9 +66,10 @@ class SearchLog(tune.Callback):
         if result[EPOCH] <= self._told.get(trial.trial_id, 0):
             return  # a trial that goes on may tell an epoch again
         self._told[trial.trial_id] = result[EPOCH]
-        mark = ""
-        if result[SCORE] > self._best:
-            self._best, mark = result[SCORE], "  the best so far"
+        mark, dataset = "", trial.config.get(DATASET, "")
+        if result[SCORE] > self._best.get(dataset, float("-inf")):
+            self._best[dataset] = result[SCORE]
+            mark = "  the best so far" + (f" on {dataset}" if dataset else "")
         self._print(
             f"  trial {self._number(trial)}/{self._trials}  epoch {result[EPOCH]:3d} of {self._epochs}  "
             f"score {result[SCORE]:6.2%}{mark}"

@@ -22,10 +22,10 @@ def log(written):
     return SearchLog(Console(file=written, width=200), trials=4, epochs=3, fields=("optim.base_lr", "seed"))
 
 
-def trial(name, epoch=0, error="no disk\nOSError: [full]", checkpoint=None):
+def trial(name, epoch=0, error="no disk\nOSError: [full]", checkpoint=None, **config):
     return SimpleNamespace(
         trial_id=name,
-        config={"optim.base_lr": 0.00123, "seed": 5},
+        config={"optim.base_lr": 0.00123, "seed": 5} | config,
         last_result={"epoch": epoch},
         get_error=lambda: error,
         latest_checkpoint_result=checkpoint,
@@ -51,6 +51,16 @@ def test_every_validation_is_a_line_and_the_best_one_is_marked(log, written):
         "  trial 1/4  ended early after epoch 2",
         "  trial 2/4  failed: OSError: [full]; the others go on",
         "  trial 3/4  complete",
+    ]
+
+
+def test_scores_of_different_datasets_are_not_compared(log, written):
+    for name, dataset, score in (("a", "ssv2", 0.5), ("b", "ek100", 0.1), ("c", "ssv2", 0.4)):
+        log.on_trial_result(0, [], trial(name, dataset=dataset), {"epoch": 1, "score": score})
+    assert [line.partition("score")[2].strip() for line in written.getvalue().splitlines()] == [
+        "50.00%  the best so far on ssv2",
+        "10.00%  the best so far on ek100",
+        "40.00%",
     ]
 
 
