@@ -26,9 +26,9 @@ class Mean:
 
     @property
     def ends(self) -> tuple[float, float]:
-        """Of the interval, in percent; twice the mean without one."""
+        """Of the interval, in percent, from 0 to 100 as all shares are; twice the mean without one."""
         half = self.half_width or 0.0
-        return 100 * (self.value - half), 100 * (self.value + half)
+        return max(100 * (self.value - half), 0.0), min(100 * (self.value + half), 100.0)
 
     def __str__(self) -> str:
         """In percent: `72.5` or `72.5 +- 0.8`."""

@@ -27,6 +27,12 @@ def test_a_single_run_has_no_interval():
     assert str(Mean(value=0.725, half_width=0.008, runs=3)) == "72.5 +- 0.8"
 
 
+def test_the_ends_of_an_interval_are_shares():
+    assert Mean(value=0.725, half_width=0.008, runs=3).ends == pytest.approx((71.7, 73.3))
+    assert Mean(value=0.25, half_width=0.9, runs=2).ends == (0.0, 100.0)
+    assert Mean(value=0.25, half_width=None, runs=1).ends == (25.0, 25.0)
+
+
 def test_figures_are_those_of_the_best_epoch(make_result):
     assert figures_of(make_result("a", {}, 0.1, 0.4, 0.3)) == {"action": 0.4}
 
