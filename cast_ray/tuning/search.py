@@ -40,6 +40,8 @@ SEARCH_FILE, TRIALS = "search.json", "trials"
 """In the search's folder: what was asked for; Tune's own folder."""
 HEAD = "node:__internal_head__"
 """Ray's name for a resource of which the head node has 1, and the others nothing."""
+MOST_OF_POPULATION = 20
+"""Trials of a population at the same time; with more, drivers would leave too little of the head node for Ray Train."""
 DRIVER = {HEAD: 0.001}
 """What Tune reserves for a trial's driver: its place is the head node, and no part of a core, which would be missing
 where a trial fits just so."""
@@ -114,12 +116,13 @@ def most_at_once(config: RunConfig) -> int:
 
 
 def _share_of_head(at_once: int) -> float:
-    """How much of the head node a driver has to reserve so that just so many fit.
+    """How much of the head node a driver has to reserve so that just so many fit, `MOST_OF_POPULATION` at most.
 
-    A little more than 1 / (at_once + 1), in the parts of 1 / 10000 in which Ray counts: what is left will do for the
-    drivers of other searches.
+    A little more than 1 / (at_once + 1), in the parts of 1 / 10000 in which Ray counts. One part more than is needed,
+    because Ray cuts 0.3334 to 0.3333 on the way: a third driver would fit beside two, and take what Ray Train's own
+    actors need of the head node, a thousandth for each run. Then all trials would wait for ever.
     """
-    return (10_000 // (at_once + 1) + 1) / 10_000
+    return (10_000 // (min(at_once, MOST_OF_POPULATION) + 1) + 2) / 10_000
 
 
 def _scheduler(method: Method, trial: Trial, space: Space) -> TrialScheduler:

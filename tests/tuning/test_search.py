@@ -91,12 +91,15 @@ def test_a_grid_multiplies_the_trials():
     assert count_trials(SPACE, 4) == 4
 
 
-@pytest.mark.parametrize("at_once", [1, 2, 3, 7, 16, 98])
-def test_just_so_many_drivers_of_a_population_fit_beside_many_of_other_searches(at_once):
-    share = search._share_of_head(at_once)
-    assert round(share, 4) == share
-    assert at_once * share <= 1 - 10 * search.DRIVER[search.HEAD] / at_once
-    assert (at_once + 1) * share > 1
+@pytest.mark.parametrize("at_once", range(1, 60))
+def test_just_so_many_drivers_of_a_population_fit_with_what_train_needs_beside_them(at_once):
+    parts = int(search._share_of_head(at_once) * 10_000 + 1e-6)
+    fit = min(at_once, search.MOST_OF_POPULATION)
+    # Ray has been seen to cut off a part of 0.3334.
+    for reserved in (parts, parts - 1):
+        assert (fit + 1) * reserved > 10_000
+        # A thousandth for each run's cleaner, for Train's list of runs, and some drivers of other searches.
+        assert fit * reserved + 10 * (fit + 10) <= 10_000
 
 
 def test_all_of_a_population_are_there_from_the_start_and_may_walk_a_grid():
