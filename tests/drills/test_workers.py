@@ -66,7 +66,9 @@ def test_a_killed_controller(train: Callable, faults, drill, check_ended: Callab
     workers = job.processes("RayTrainWorker")
     drill.inject("SIGKILL to Ray Train's controller")
     controller.kill()
-    job.wait_for_steps(1, after=REPLACED)
+    job.wait_for(REPLACED)
+    job.wait_until(lambda: job.processes("RayTrainWorker").keys() - workers.keys(), "new workers")
+    job.wait_for_steps(len(job.steps()) + 1)  # those that the lost workers had done are shown by now
     drill.recovered()
     check_ended(workers)
     output = ends_undisturbed(job)
