@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from prometheus import expressions
 
 from cast_ray.watching.telemetry import OF_STEP, OF_WORKER
 
@@ -23,7 +24,7 @@ def asked(expression: str) -> set[str]:
     return set(re.findall(r"\b(?:ray|autoscaler)_\w+(?=\s*[\[{) ]|$)", re.sub(r"by \([^)]*\)", "", expression)))
 
 
-EXPRESSIONS = [target["expr"] for panel in PANELS for target in panel["targets"]]
+EXPRESSIONS = list(expressions())
 
 
 @pytest.mark.parametrize("expression", EXPRESSIONS)
